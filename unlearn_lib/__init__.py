@@ -1,0 +1,65 @@
+"""Zero-shot class unlearning: a trained classifier forgets classes without any of the data it was trained on."""
+
+from unlearn_lib.data import Data, Split, check_forget, load_data, parse_classes
+from unlearn_lib.evaluation import confusion_of, evaluate, logits_of, score, table
+from unlearn_lib.experiment import PRESETS, Experiment
+from unlearn_lib.impressions import (
+    Impressions,
+    default_layer,
+    diagnose,
+    make_impressions,
+    responsive_layers,
+)
+from unlearn_lib.models import (
+    KarpathyNet,
+    LeNet5,
+    find_head,
+    make_model,
+    pick_device,
+    split,
+    splittable_layers,
+)
+from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
+from unlearn_lib.runs import Run, open_run, runs_root
+from unlearn_lib.training import fit
+from unlearn_lib.unlearning import PUBLISHED, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
+
+__all__ = [
+    "PRESETS",
+    "PUBLISHED",
+    "Data",
+    "Experiment",
+    "Impressions",
+    "KarpathyNet",
+    "LeNet5",
+    "Run",
+    "Split",
+    "ZeroShotUnlearner",
+    "check_forget",
+    "confusion_of",
+    "default_layer",
+    "diagnose",
+    "distill_loss",
+    "evaluate",
+    "find_head",
+    "fit",
+    "load_data",
+    "logits_of",
+    "make_impressions",
+    "make_model",
+    "mask",
+    "open_run",
+    "parse_classes",
+    "pick_device",
+    "plot_history",
+    "plot_impressions",
+    "plot_per_class",
+    "responsive_layers",
+    "retain_mass_loss",
+    "runs_root",
+    "save_figure",
+    "score",
+    "split",
+    "splittable_layers",
+    "table",
+]

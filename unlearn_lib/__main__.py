@@ -1,0 +1,212 @@
+"""The same story from the shell.
+
+    python -m unlearn_lib                      preset quick: two models, offline, about a minute
+    python -m unlearn_lib --preset paper       the same on MNIST and CIFAR-10
+    python -m unlearn_lib run --model lenet5 --data mnist --forget 1 2 3 4 --method distill
+
+and the steps on their own: train, golden, impressions, unlearn. Results go to standard output, progress and news to
+standard error.
+"""
+
+import argparse
+import json
+import os
+import sys
+
+import matplotlib
+
+from unlearn_lib.evaluation import table
+from unlearn_lib.experiment import PRESETS, Experiment
+from unlearn_lib.impressions import RECIPES, diagnose, responsive_layers
+from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
+from unlearn_lib.runs import Run
+from unlearn_lib.unlearning import METHODS
+
+TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 where it worked, 2 and one sentence on standard error where the input was bad."""
+    matplotlib.use("Agg")
+    parser = _parser()
+    args = parser.parse_args(argv)
+    try:
+        {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}.get(
+            args.step, _preset
+        )(args)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    everywhere = argparse.ArgumentParser(add_help=False)
+    everywhere.add_argument("--data-root", metavar="DIR", help="where data sets lie ($UNLEARN_DATA, else data/)")
+    everywhere.add_argument("--runs-root", metavar="DIR", help="where runs are kept ($UNLEARN_RUNS, else data/runs/)")
+    everywhere.add_argument("-g", "--device", help="cuda, mps or cpu; the best there is by default")
+    everywhere.add_argument("--force", action="store_true", help="do everything anew")
+    everywhere.add_argument("-n", "--version-name", dest="version", help="goes behind the names of the run folders")
+    everywhere.add_argument("--json", action="store_true", help="metrics.json, and nothing else, on standard output")
+    parser = argparse.ArgumentParser(
+        prog="python -m unlearn_lib",
+        description="Zero-shot class unlearning. Without a step: one of the presets, end to end.",
+        parents=[everywhere],
+    )
+    parser.add_argument("--preset", choices=PRESETS, default=os.environ.get("UNLEARN_PRESET", "quick"))
+    steps = parser.add_subparsers(dest="step", metavar="{train,golden,impressions,unlearn,run}")
+
+    one = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[everywhere])
+    one.add_argument("--model", required=True, help="lenet5, karpathynet or a torchvision classifier")
+    one.add_argument("--data", required=True, help="digits, shapes, mnist, cifar10 or an image folder")
+    one.add_argument("--seed", type=int)
+    one.add_argument("--size", type=int, help="height and width of a picture, for torchvision's networks")
+    one.add_argument("-d", "--dropout", type=float)
+    forgetting = argparse.ArgumentParser(add_help=False)
+    forgetting.add_argument("--forget", nargs="+", required=True, metavar="CLASS", help="names, indices, ranges (0-4)")
+    training = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    training.add_argument("--label-smoothing", type=float)
+    training.add_argument("-s", "--save-every", type=int, help="epochs between two checkpoints")
+    made = argparse.ArgumentParser(add_help=False)
+    made.add_argument("--layer", help="first layer of the tail, `input` for pixels; the last responsive one by default")
+    made.add_argument("--samples", type=int, default=100, help="impressions a class")
+    made.add_argument("--recipe", choices=RECIPES, help="of the impressions; the method's own by default")
+    numbers = argparse.ArgumentParser(add_help=False)
+    numbers.add_argument("-e", "--epochs", type=int)
+    numbers.add_argument("--lr", type=float)
+    numbers.add_argument("-b", "--batch-size", type=int)
+    unlearning = argparse.ArgumentParser(add_help=False)
+    unlearning.add_argument("--method", default="neggrad+", help=", ".join(METHODS))
+    unlearning.add_argument("--forget-weight", type=float)
+    unlearning.add_argument("--retain-weight", type=float)
+
+    steps.add_parser("train", parents=[one, training, numbers], help="train on all classes")
+    steps.add_parser("golden", parents=[one, forgetting, training, numbers], help="train without the forget classes")
+    steps.add_parser("impressions", parents=[one, made], help="make class impressions, list responsive layers")
+    steps.add_parser("unlearn", parents=[one, forgetting, made, numbers, unlearning], help="unlearn a trained model")
+    run = steps.add_parser(
+        "run", parents=[one, forgetting, training, made, numbers, unlearning], help="all of it, with the comparison"
+    )
+    run.add_argument("--train-epochs", type=int)
+    run.add_argument("--train-lr", type=float)
+    return parser
+
+
+def _experiment(args: argparse.Namespace, **more) -> Experiment:
+    """The experiment that the arguments describe; those left out keep the experiment's own defaults."""
+    fields = set(Experiment.__dataclass_fields__)
+    given = {name: value for name, value in vars(args).items() if name in fields and value is not None}
+    return Experiment(**given | more, say=_say)
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _train(args: argparse.Namespace) -> None:
+    given = {TRAINING_NAMES[name]: value for name, value in vars(args).items() if name in TRAINING_NAMES}
+    lab = _experiment(args, **{name: value for name, value in given.items() if value is not None})
+    run = lab.golden() if args.step == "golden" else lab.train()
+    _draw_training(lab, {("golden" if args.step == "golden" else "original"): run})
+    _print(args, run.metrics, [run], lab)
+
+
+def _impressions(args: argparse.Namespace) -> None:
+    lab = _experiment(args)
+    made = lab.impressions(args.layer, samples=args.samples, recipe=args.recipe or "calibrated")
+    model = lab.load(lab.original())
+    diagnosis, layers = diagnose(model, made), responsive_layers(model)
+    title = f"{args.model} on {lab.dataset.title}: {made.recipe} impressions at {made.layer}"
+    path = save_figure(
+        plot_impressions(made, diagnosis, lab.dataset.classes, title),
+        f"impressions-{made.layer}-{made.recipe}",
+        lab.original().path,
+    )
+    if args.json:
+        print(json.dumps({"layers": layers.to_dict("index"), "impressions": diagnosis.to_dict("index")}))
+    else:
+        print(f"Layers of {args.model}, {lab.dataset.source}\n{layers.round(3).to_string()}\n")
+        print(f"{title}, by class\n{diagnosis.round(3).to_string()}")
+        _say(f"figure: {path}")
+
+
+def _unlearn(args: argparse.Namespace) -> None:
+    lab = _experiment(args)
+    run = lab.unlearn(args.method, **_unlearning_arguments(args))
+    _draw(lab, run)
+    _print(args, run.metrics, [run], lab)
+
+
+def _run(args: argparse.Namespace) -> None:
+    lab = _experiment(args)
+    lab.check_unlearning(args.method, **_unlearning_arguments(args))
+    original, golden = lab.train(), lab.golden()
+    run = lab.unlearn(args.method, **_unlearning_arguments(args))
+    _draw_training(lab, {"original": original, "golden": golden})
+    _draw(lab, run)
+    _print(args, run.metrics, [run], lab)
+
+
+def _preset(args: argparse.Namespace) -> None:
+    if args.preset not in PRESETS:
+        raise ValueError(f"preset: {args.preset!r} given; {' or '.join(PRESETS)} is accepted")
+    labs = [_experiment(args, **chosen) for chosen in PRESETS[args.preset]]
+    content = {}
+    for lab in labs:
+        _say(f"\n{lab.model} on {lab.dataset.source}")
+        original, golden = lab.train(), lab.golden()
+        _draw_training(lab, {"original": original, "golden": golden})
+        runs = [lab.unlearn(method) for method in ("neggrad+", "distill")]
+        for run in runs:
+            _draw(lab, run)
+        content |= {run.name: run.metrics for run in runs}
+        _print(args, None, runs, lab)
+    if args.json:
+        print(json.dumps(content, indent=1, sort_keys=True))
+
+
+def _unlearning_arguments(args: argparse.Namespace) -> dict:
+    names = ("layer", "samples", "recipe", "lr", "epochs", "batch_size", "forget_weight", "retain_weight")
+    return {name: getattr(args, name) for name in names}
+
+
+def _draw_training(lab: Experiment, runs: dict[str, Run]) -> None:
+    figure = plot_history({name: run.history for name, run in runs.items()}, f"{lab.model} on {lab.dataset.title}")
+    save_figure(figure, "training", list(runs.values())[-1].path)
+
+
+def _draw(lab: Experiment, run: Run) -> None:
+    title = f"{lab.model} on {lab.dataset.title}, unlearned by {run.config['method']}"
+    blocks = {name: run.metrics[name] for name in ("original", "masked", "unlearned", "golden")}
+    path = save_figure(plot_per_class(blocks, lab.dataset.classes, lab.forget, title), "per_class", run.path)
+    _say(f"figure: {path}")
+
+
+def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab: Experiment) -> None:
+    """The table of one experiment's runs on the screen, or `content` as JSON."""
+    if args.json:
+        if content is not None:
+            print(json.dumps(content, indent=1, sort_keys=True))
+        return
+    metrics = runs[0].metrics
+    rows = {name: (metrics[name], _seconds(name, metrics["seconds"])) for name in ("original", "masked")}
+    for run in runs:
+        name = f"unlearned, {run.config.get('method')}"
+        rows[name] = (run.metrics["unlearned"], _seconds("unlearned", run.metrics["seconds"]))
+    rows["golden"] = (metrics["golden"], metrics["seconds"]["golden"])
+    shown = table({name: block for name, (block, _) in rows.items()})
+    shown["seconds"] = [rows[name][1] for name in shown.index]
+    names = ", ".join(lab.dataset.classes[c] for c in lab.forget)
+    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {names}" if names else ""))
+    print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
+    print(shown.to_string(na_rep="-", float_format="{:.2f}".format))
+
+
+def _seconds(name: str, seconds: dict) -> float | None:
+    if name == "unlearned":
+        return (seconds["impressions"] or 0) + (seconds["unlearn"] or 0)
+    return {"original": seconds["train"], "golden": seconds["golden"], "masked": 0.0}[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

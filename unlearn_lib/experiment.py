@@ -1,0 +1,287 @@
+"""The whole story of one model, each step kept in a run folder and not done again.
+
+lab = Experiment("lenet5", "digits", forget=[1, 2, 3, 4])
+original, golden = lab.train(), lab.golden()
+run = lab.unlearn("distill")
+table(run.metrics)
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from unlearn_lib.data import Data, check_forget, load_data, parse_classes
+from unlearn_lib.evaluation import evaluate, score
+from unlearn_lib.impressions import (
+    Impressions,
+    check_impressions,
+    default_layer,
+    load_impressions,
+    make_impressions,
+    save_impressions,
+)
+from unlearn_lib.models import find_head, make_model, pick_device
+from unlearn_lib.runs import Run, class_code, find_run, open_run, run_name, runs_root, write_json, write_run
+from unlearn_lib.training import check_positive, fit
+from unlearn_lib.unlearning import METHODS, PUBLISHED, ZeroShotUnlearner, check_method, mask
+
+PRESETS = {
+    "quick": (
+        {"model": "lenet5", "data": "digits", "forget": (1, 2, 3, 4)},
+        {"model": "karpathynet", "data": "shapes", "forget": ("ellipse", "cross", "star")},
+    ),
+    "paper": (
+        {"model": "lenet5", "data": "mnist", "forget": (1, 2, 3, 4)},
+        {"model": "karpathynet", "data": "cifar10", "forget": (3, 4, 8)},
+    ),
+}
+TRAINING = {  # what training takes where nothing else is asked for, by data set
+    "digits": {"epochs": 15, "lr": 3e-3, "batch_size": 64},
+    "shapes": {"epochs": 12, "lr": 4e-3, "batch_size": 64},
+    "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
+    "cifar10": {"epochs": 13, "lr": 3e-3, "batch_size": 128},
+}
+UNLEARNING = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
+
+
+@dataclass
+class Experiment:
+    """One model on one data set, with the classes to forget.
+
+    forget: names, indices and ranges of classes. train_*: training's numbers, where they are not to be those of
+    `TRAINING`. version: goes behind the names of the run folders. force: do everything anew. say: gets a sentence
+    for each step that is done or reused. Everything else as in `make_model`, `load_data` and `fit`.
+    """
+
+    model: str
+    data: str
+    forget: Iterable[str | int] = ()
+    seed: int = 0
+    train_epochs: int | None = None
+    train_lr: float | None = None
+    train_batch_size: int | None = None
+    dropout: float | None = None
+    label_smoothing: float = 0.0
+    size: int | None = None
+    device: str | None = None
+    data_root: str | Path | None = None
+    runs_root: str | Path | None = None
+    version: str | None = None
+    force: bool = False
+    save_every: int = 1
+    say: Callable[[str], None] = print
+
+    def __post_init__(self):
+        defaults = TRAINING.get(self.data, {"epochs": 10, "lr": 1e-3, "batch_size": 64})
+        given = {"epochs": self.train_epochs, "lr": self.train_lr, "batch_size": self.train_batch_size}
+        self._training = defaults | {name: value for name, value in given.items() if value is not None}
+        check_positive(**self._training, save_every=self.save_every)
+        pick_device(self.device)
+        self._shape = make_model(self.model, 2, size=self.size, dropout=self.dropout).input_shape
+        self._root = runs_root(self.runs_root)
+        run_name(self.model, "data", self.seed, version=self.version)
+        self.forget = parse_classes(self.forget, self.dataset.classes)
+        self._done = set()  # with `force`, what has been made anew already
+
+    @functools.cached_property
+    def dataset(self) -> Data:
+        """The data set, read once, in the network's shape."""
+        return load_data(self.data, self.data_root, shape=self._shape)
+
+    def train(self) -> Run:
+        """The model trained on all classes."""
+        return self._fit([])
+
+    def golden(self) -> Run:
+        """The model trained from scratch without the forget classes; it keeps all K outputs."""
+        return self._fit(check_forget(self.forget, self.dataset.num_classes))
+
+    def original(self) -> Run:
+        """The trained model's run as it stands, whatever numbers it was trained with."""
+        run = open_run(self._root, self._name())
+        if run.config["classes"] != self.dataset.classes:
+            raise ValueError(
+                f"data: {self.dataset.name} has the classes {self.dataset.classes[:5]}..., "
+                f"the head of {run.name} was trained for {run.config['classes'][:5]}..."
+            )
+        return run
+
+    def load(self, run: Run) -> nn.Module:
+        """A run's model, on this experiment's device."""
+        model = run.load_model().to(pick_device(self.device))
+        low, high = ((value - self.dataset.mean) / self.dataset.std for value in (0, 1))
+        model.input_range = (low, high)
+        return model
+
+    def impressions(
+        self, layer: str | None = None, *, samples: int = 100, recipe: str = "calibrated", steps: int | None = None
+    ) -> Impressions:
+        """Impressions of every class, made once and kept in the model's run folder."""
+        run = self.original()
+        model = self.load(run)
+        layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
+        path = run.path / f"impressions-{layer}-{recipe}.safetensors"
+        words = {"samples": samples, "steps": steps, "seed": self.seed, "model_file": run.fingerprint()}
+        kept = None if self._anew(path.name) else load_impressions(path, words)
+        if kept is not None:
+            self.say(f"impressions at {layer}, {recipe}: reused from {run.name}")
+            return kept
+        made = make_impressions(model, layer, samples=samples, recipe=recipe, steps=steps, seed=self.seed)
+        save_impressions(path, made, words)
+        self.say(f"impressions at {layer}, {recipe}: {len(made.x):,} made in {made.seconds:.1f} s")
+        return made
+
+    def unlearn(
+        self,
+        method: str = "neggrad+",
+        *,
+        layer: str | None = None,
+        samples: int = 100,
+        recipe: str | None = None,
+        **numbers: float,
+    ) -> Run:
+        """Unlearn the forget classes and evaluate the result beside original, mask and golden where there is one.
+
+        numbers: lr, epochs, batch_size, forget_weight, retain_weight where they are not to be the method's own.
+        """
+        self.check_unlearning(method, layer=layer, samples=samples, recipe=recipe, **numbers)
+        original = self.original()
+        model = self.load(original)
+        recipe = recipe or default_recipe(method)
+        layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
+        numbers = unlearning_numbers(method, numbers)
+        name = self._name("unlearned", class_code(self.forget), method)
+        arguments = self._arguments(original.config) | {"forget": self.forget, "method": method, "layer": layer}
+        arguments |= {"samples": samples, "recipe": recipe, **numbers}
+        arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
+        golden = self._finished(self._name("golden", class_code(self.forget)))
+        run = find_run(self._root, name, arguments, force=self._anew(name))
+        if run is not None:
+            self.say(f"{name}: reused")
+            return self._with_golden(run, golden)
+
+        impressions = self.impressions(layer, samples=samples, recipe=recipe)
+        unlearner = ZeroShotUnlearner(
+            model, impressions, self.forget, method=method, layer=layer, seed=self.seed, **numbers
+        )
+        unlearned, history, seconds = unlearner.unlearn()
+        self.say(f"{name}: unlearned in {seconds:.1f} s")
+        metrics = {
+            "original": score(original.metrics["original"]["confusion"], self.forget),
+            "masked": None if not _has_head(model) else evaluate(mask(model, self.forget), self.dataset, self.forget),
+            "unlearned": evaluate(unlearned, self.dataset, self.forget),
+            "golden": None,
+            "seconds": {"train": original.metrics["seconds"]["train"], "golden": None},
+            "audit": None,
+        }
+        metrics["seconds"] |= {"impressions": impressions.seconds, "unlearn": seconds}
+        run = write_run(self._root, name, arguments, unlearned, history, metrics, **self._notes(), golden_run=None)
+        return self._with_golden(run, golden)
+
+    def check_unlearning(self, method: str, *, layer=None, samples: int = 100, recipe=None, **numbers: float) -> None:
+        """Raise ValueError for what `unlearn` does not accept; no trained model is needed for it."""
+        check_forget(self.forget, self.dataset.num_classes)
+        untrained = make_model(self.model, self.dataset.num_classes, size=self.size, dropout=self.dropout)
+        untrained.eval()
+        unknown = set(numbers) - set(UNLEARNING)
+        if unknown:
+            raise ValueError(f"{min(unknown)}: no such number; {', '.join(UNLEARNING)} are accepted")
+        if method not in METHODS:
+            raise ValueError(f"method: {method!r} given; {', '.join(METHODS)} are accepted")
+        layer = layer or (find_head(untrained) if method in ("mask", "published") else "input")
+        check_method(untrained, method, layer)
+        check_impressions(untrained, layer, samples, recipe or default_recipe(method), None)
+        chosen = unlearning_numbers(method, numbers)
+        check_positive(**{name: chosen[name] for name in ("lr", "epochs", "batch_size")})
+
+    def _fit(self, forget: list[int]) -> Run:
+        kind = "golden" if forget else "original"
+        name = self._name(*(["golden", class_code(forget)] if forget else []))
+        arguments = self._arguments() | {"forget": forget, "label_smoothing": self.label_smoothing, **self._training}
+        anew = self._anew(name)
+        run = find_run(self._root, name, arguments, force=anew)
+        if run is not None:
+            self.say(f"{name}: reused")
+            return run
+        checkpoint = self._root / name / "checkpoint.safetensors"
+        if anew:
+            checkpoint.unlink(missing_ok=True)
+        model = make_model(self.model, self.dataset.num_classes, size=self.size, dropout=self.dropout, seed=self.seed)
+        begin = time.perf_counter()
+        history = fit(
+            model,
+            self.dataset,
+            forget=forget,
+            label_smoothing=self.label_smoothing,
+            seed=self.seed,
+            device=self.device,
+            checkpoint=checkpoint,
+            save_every=self.save_every,
+            **self._training,
+        )
+        seconds = time.perf_counter() - begin
+        metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "audit"))
+        metrics[kind] = evaluate(model.to(pick_device(self.device)), self.dataset, forget)
+        metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
+        metrics["seconds"]["golden" if forget else "train"] = seconds
+        run = write_run(self._root, name, arguments, model.cpu(), history, metrics, **self._notes())
+        accuracy = metrics[kind]["retain_accuracy" if forget else "overall_accuracy"]
+        self.say(
+            f"{name}: trained in {seconds:.1f} s, {accuracy:.2%} of {'retain' if forget else 'test'} pictures right"
+        )
+        return run
+
+    def _name(self, *parts: str) -> str:
+        return run_name(self.model, self.dataset.name, self.seed, *parts, version=self.version)
+
+    def _arguments(self, trained: dict | None = None) -> dict:
+        """What every run of this experiment is made with; of an unlearned run as the original was `trained`."""
+        own = {"model": self.model, "data": self.dataset.name, "seed": self.seed, "version": self.version}
+        return own | {key: (trained or vars(self))[key] for key in ("size", "dropout")}
+
+    def _notes(self) -> dict:
+        device = str(pick_device(self.device))
+        return {"device": device, "source": self.dataset.source, "classes": self.dataset.classes}
+
+    def _anew(self, name: str) -> bool:
+        """Whether `force` asks for this now: once in the life of an experiment."""
+        first = self.force and name not in self._done
+        self._done.add(name)
+        return first
+
+    def _finished(self, name: str) -> Run | None:
+        return open_run(self._root, name) if (self._root / name / "config.json").is_file() else None
+
+    def _with_golden(self, run: Run, golden: Run | None) -> Run:
+        """The unlearned run with the golden model's figures beside its own, where that has been trained."""
+        metrics = run.metrics
+        if golden is not None:
+            block = score(golden.metrics["golden"]["confusion"], self.forget)
+            seconds = metrics["seconds"] | {"golden": golden.metrics["seconds"]["golden"]}
+            if metrics["golden"] != block or run.config["golden_run"] != golden.name:
+                write_json(run.path / "metrics.json", metrics | {"golden": block, "seconds": seconds})
+                run = Run(run.path, run.config | {"golden_run": golden.name})
+                write_json(run.path / "config.json", run.config)
+        return run
+
+
+def default_recipe(method: str) -> str:
+    """The impressions that a method was made for."""
+    return "published" if method == "published" else "calibrated"
+
+
+def unlearning_numbers(method: str, given: dict) -> dict:
+    """The method's own numbers, those that are `given` (and not None) put in their place."""
+    own = PUBLISHED if method == "published" else UNLEARNING
+    return own | {name: value for name, value in given.items() if value is not None}
+
+
+def _has_head(model: nn.Module) -> bool:
+    try:
+        return bool(find_head(model))
+    except ValueError:
+        return False

@@ -1,0 +1,248 @@
+"""Class impressions: inputs of a layer, optimised from noise until the model sees a class in them.
+
+They stand in for the data that nobody has any more. Nothing here takes pictures, loaders or statistics of real data:
+the trained model is the only source.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn_lib.models import behind_relu, layer_shape, split, splittable_layers
+from unlearn_lib.runs import load_tensors, save_tensors
+
+RECIPES = ("calibrated", "published")
+SMOOTHING = {"calibrated": 0.05, "published": 0.1}
+STEPS = {"calibrated": 100, "published": 1000}
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """Impressions x [N, *shape] of classes `labels` [N] at the input of `layer`, sorted by class."""
+
+    layer: str
+    x: torch.Tensor
+    labels: torch.Tensor
+    recipe: str
+    seconds: float
+
+    @property
+    def smoothing(self) -> float:
+        """The label smoothing under which they were calibrated (for published ones, under which they are used)."""
+        return SMOOTHING[self.recipe]
+
+
+def make_impressions(
+    model: nn.Module,
+    layer: str | None = None,
+    *,
+    samples: int = 100,
+    recipe: str = "calibrated",
+    steps: int | None = None,
+    seed: int = 0,
+    memory: int = 2**29,
+    on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> Impressions:
+    """Make `samples` impressions of every class at the input of `layer` (`input`: pixels; None: see `default_layer`).
+
+    calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; never negative
+    behind a ReLU, pixels within their range and smooth (total variation, jitter). At a linear head the start is the
+    closed form x0 + t (w_c - mean w), which leaves ten steps to do.
+    published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
+    All classes x samples are optimised together, in chunks whose activations stay below `memory` bytes; Adam works
+    coordinate by coordinate, so that this gives what one-by-one optimisation gives.
+    on_step: called with the step's number and the first chunk, before the first step (0) and after each.
+    """
+    layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
+    begin = time.perf_counter()
+    steps = STEPS[recipe] if steps is None else steps
+    _, tail = split(model, layer)
+    device, shape = next(model.parameters()).device, layer_shape(model, layer)
+    low, high = allowed_range(model, layer)
+    with torch.no_grad():
+        k = tail(torch.zeros(1, *shape, device=device)).shape[1]
+    labels = torch.arange(k).repeat_interleave(samples)
+    x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
+    if recipe == "calibrated":
+        x = (0.1 if layer == "input" else 0.7) * x.clamp(low, high)  # faint and sparse, as after a ReLU
+    chunk = max(1, memory // (12 * _numbers_per_sample(tail, shape, device)))
+    for part in torch.arange(len(labels)).split(chunk):
+        follow = on_step if part[0] == 0 else None
+        ascend = _calibrate if recipe == "calibrated" else _published
+        x[part] = ascend(tail, x[part].to(device), labels[part].to(device), steps, low, high, follow).cpu()
+    return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
+
+
+def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
+    """Raise ValueError for what `make_impressions` does not accept; returns the layer."""
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
+    if samples < 1 or (steps is not None and steps < 0):
+        raise ValueError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
+    if layer is not None:
+        split(model, layer)
+    return layer
+
+
+def _calibrate(tail, x, labels, steps, low, high, follow) -> torch.Tensor:
+    head = _linear(tail)
+    if head is not None:
+        x = closed_form(head, x, labels, low)
+        steps = min(steps, 10)
+    pixels = x.dim() == 4 and x.shape[1] in (1, 3)
+    x.requires_grad_(True)
+    optimiser = torch.optim.Adam([x], lr=0.05)
+    generator = torch.Generator().manual_seed(0)
+    if follow:
+        follow(0, x.detach())
+    for step in range(steps):
+        shown = x
+        if pixels:
+            shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
+        loss = F.cross_entropy(tail(shown), labels, label_smoothing=SMOOTHING["calibrated"], reduction="sum")
+        loss = loss + 2e-4 * x.square().sum()
+        if pixels:
+            loss = loss + 2e-3 * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
+        (x.grad,) = torch.autograd.grad(loss, x)
+        optimiser.step()
+        with torch.no_grad():
+            x.clamp_(low, high)
+        if follow:
+            follow(step + 1, x.detach())
+    return x.detach()
+
+
+def _published(tail, x, labels, steps, low, high, follow) -> torch.Tensor:
+    x.requires_grad_(True)
+    optimiser = torch.optim.Adam([x], lr=0.1)
+    if follow:
+        follow(0, x.detach())
+    for step in range(steps):
+        (x.grad,) = torch.autograd.grad(-tail(x).gather(1, labels[:, None]).sum(), x)
+        optimiser.step()
+        if follow:
+            follow(step + 1, x.detach())
+    return x.detach()
+
+
+@torch.no_grad()
+def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: float, target: float = 0.95):
+    """x0 + t (w_c - mean w), clamped at `low`, with each row's t by bisection so that p_c = `target`."""
+    direction = F.normalize(head.weight - head.weight.mean(0))[labels]
+    near, far = torch.zeros(len(x0), 1, device=x0.device), torch.full((len(x0), 1), 1e3, device=x0.device)
+    for _ in range(20):
+        t = (near + far) / 2
+        p = head((x0 + t * direction).clamp_(min=low)).softmax(1).gather(1, labels[:, None])
+        near, far = torch.where(p < target, t, near), torch.where(p < target, far, t)
+    return (x0 + far * direction).clamp_(min=low)
+
+
+def _linear(tail: nn.Module) -> nn.Linear | None:
+    """The tail's linear layer, where the tail is nothing else."""
+    modules = [m for m in tail.modules() if not list(m.children())]
+    return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
+
+
+def allowed_range(model: nn.Module, layer: str) -> tuple[float, float]:
+    """Smallest and largest value that can occur at a layer's input: pixels have a range, ReLUs give no negatives."""
+    if layer == "input":
+        return getattr(model, "input_range", (-float("inf"), float("inf")))
+    return (0.0 if behind_relu(model, layer) else -float("inf")), float("inf")
+
+
+@torch.no_grad()
+def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
+    """Per class: reached (share whose argmax is the class), confidence (mean p_c), norm, infeasible (share of
+    coordinates outside the layer's range), cosine (mean over pairs of one class; 1 means one point)."""
+    _, tail = split(model, impressions.layer)
+    low, high = allowed_range(model, impressions.layer)
+    device = next(model.parameters()).device
+    p = torch.cat([tail(part.to(device)).softmax(1).cpu() for part in impressions.x.split(500)])
+    rows = []
+    for label in impressions.labels.unique():
+        mine = impressions.labels == label
+        x = impressions.x[mine].flatten(1)
+        n, total = len(x), F.normalize(x).sum(0).square().sum().item()
+        rows.append(
+            {
+                "class": int(label),
+                "reached": (p[mine].argmax(1) == label).float().mean().item(),
+                "confidence": p[mine, label].mean().item(),
+                "norm": x.norm(dim=1).mean().item(),
+                "infeasible": ((x < low) | (x > high)).float().mean().item(),
+                "cosine": (total - n) / (n * (n - 1)) if n > 1 else 1.0,
+            }
+        )
+    return pd.DataFrame(rows).set_index("class")
+
+
+def responsive_layers(
+    model: nn.Module, *, tries: int = 10, share: float = 0.8, layers: list[str] | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Try `tries` impressions a class at every layer: responsive where at least `share` of them reach their class.
+
+    One row a layer, in order: reached (share, argmax), responsive, learnable (the layer has weights), shape.
+    """
+    rows = {}
+    for layer in layers or _leaf_layers(model):
+        impressions = make_impressions(model, layer, samples=tries, seed=seed)
+        reached = diagnose(model, impressions)["reached"].mean()
+        shape = "x".join(map(str, impressions.x.shape[1:]))
+        rows[layer] = {"reached": reached, "responsive": reached >= share, "shape": shape}
+        rows[layer]["learnable"] = _learnable(model, layer)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("layer")
+
+
+def _leaf_layers(model: nn.Module) -> list[str]:
+    return [name for name in splittable_layers(model) if not list(model.get_submodule(name).children())]
+
+
+def _learnable(model: nn.Module, layer: str) -> bool:
+    return any(True for _ in model.get_submodule(layer).parameters())
+
+
+def default_layer(model: nn.Module) -> str:
+    """The last learnable responsive layer. Raises ValueError where the model responds nowhere."""
+    for layer in reversed(_leaf_layers(model)):
+        if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
+            return layer
+    raise ValueError(f"layer: none of {type(model).__name__} is responsive; train the model first")
+
+
+def save_impressions(path: Path, impressions: Impressions, words: dict) -> None:
+    """Keep impressions in a safetensors file, `words` saying how they were made."""
+    words = words | {"layer": impressions.layer, "recipe": impressions.recipe, "seconds": impressions.seconds}
+    save_tensors(path, {"x": impressions.x, "labels": impressions.labels}, words)
+
+
+def load_impressions(path: Path, words: dict) -> Impressions | None:
+    """Impressions kept by a call with the same `words`; None where there are none such."""
+    if not path.is_file():
+        return None
+    tensors, kept = load_tensors(path)
+    if any(kept.get(key) != value for key, value in words.items()):
+        return None
+    return Impressions(kept["layer"], tensors["x"], tensors["labels"], kept["recipe"], kept["seconds"])
+
+
+def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
+    """How many numbers the tail's activations hold for one sample."""
+    total = torch.Size(shape).numel()
+
+    def count(module, inputs, output):
+        nonlocal total
+        total += output.numel()
+
+    leaves = [m for m in tail.modules() if not list(m.children())]
+    hooks = [m.register_forward_hook(count) for m in leaves]
+    with torch.no_grad():
+        tail(torch.zeros(1, *shape, device=device))
+    for hook in hooks:
+        hook.remove()
+    return total

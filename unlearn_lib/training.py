@@ -1,0 +1,152 @@
+"""Training: one loop for every model. A golden model is the same call with `forget={...}`."""
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn_lib.data import Data, Split, progress
+from unlearn_lib.evaluation import logits_of
+from unlearn_lib.models import pick_device
+from unlearn_lib.runs import load_tensors, save_tensors
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    *,
+    forget: Collection[int] = (),
+    epochs: int = 10,
+    lr: float = 3e-3,
+    batch_size: int = 128,
+    label_smoothing: float = 0.0,
+    weight_decay: float = 0.01,
+    seed: int = 0,
+    device: str | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = 1,
+) -> dict[str, list[float]]:
+    """Train the model in place and return the history, one value an epoch.
+
+    AdamW with a one-cycle learning rate whose top is `lr`; the weights of the best epoch by validation accuracy are
+    kept. forget: classes left out of training and validation (golden); smoothing spreads over the others only.
+    checkpoint: a file written every `save_every` epochs; where it lies there from a call with the same arguments,
+    training goes on from it and ends with the same bits as if it had never stopped.
+    Raises ValueError on numbers out of range, before any work is done.
+    """
+    check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
+    arguments = {"model": type(model).__name__, "data": data.name, "forget": sorted(forget), "epochs": epochs, "lr": lr}
+    arguments |= {"batch_size": batch_size, "label_smoothing": label_smoothing, "weight_decay": weight_decay}
+    arguments |= {"seed": seed, "pictures": len(data.train)}
+
+    device = pick_device(device)
+    model.to(device, memory_format=torch.channels_last)
+    train, val = data.train.without(forget), data.val.without(forget)
+    train = Split(train.images.to(device), train.labels.to(device))
+    allowed = torch.tensor([c not in set(forget) for c in range(data.num_classes)], device=device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    steps = -(-len(train) // batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * steps)
+    history = {name: [] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
+    best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if checkpoint is not None and checkpoint.is_file():
+        history, best = _resume(checkpoint, arguments, model, optimiser, schedule) or (history, best)
+
+    with torch.random.fork_rng():
+        for epoch in progress(range(len(history["lr"]), epochs), f"training {type(model).__name__}"):
+            torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
+            loss, accuracy = _train_epoch(model, data, train, allowed, label_smoothing, batch_size, optimiser, schedule)
+            with fast_arithmetic(device):
+                logits = logits_of(model, val.images, data)
+            history["train_loss"].append(loss)
+            history["train_accuracy"].append(accuracy)
+            history["val_loss"].append(F.cross_entropy(logits, val.labels).item())
+            history["val_accuracy"].append((logits.argmax(1) == val.labels).float().mean().item())
+            history["lr"].append(schedule.get_last_lr()[0])
+            if history["val_accuracy"][-1] > max(history["val_accuracy"][:-1], default=-1):
+                best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+            if checkpoint is not None and (epoch + 1) % save_every == 0 and epoch + 1 < epochs:
+                _save(checkpoint, arguments, model, optimiser, schedule, history, best)
+    model.load_state_dict(best)
+    model.to("cpu", memory_format=torch.contiguous_format).eval()
+    return history
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise ValueError, naming the argument, for the first number that is not positive and finite."""
+    for name, value in numbers.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}: {value} given; a positive, finite number is accepted")
+
+
+def fast_arithmetic(device: torch.device) -> AbstractContextManager:
+    """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing."""
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported()
+    else:
+        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        has_it = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return torch.autocast(device.type, torch.bfloat16) if has_it else nullcontext()
+
+
+def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, schedule) -> tuple[float, float]:
+    """One pass over the training pictures in a new order, mirrored at random where that keeps the class."""
+    model.train()
+    total_loss = torch.zeros((), device=allowed.device)
+    correct = torch.zeros((), device=allowed.device)
+    for index in torch.randperm(len(train)).to(allowed.device).split(batch_size):
+        images, labels = train.images[index], train.labels[index]
+        if data.flip:
+            mirrored = (torch.rand(len(index), device=images.device) < 0.5)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(-1), images)
+        target = smooth_labels(labels, allowed, smoothing)
+        with fast_arithmetic(images.device):
+            logits = model(data.normalise(images).contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        total_loss += loss.detach() * len(index)
+        correct += (logits.argmax(1) == labels).sum()
+    model.eval()
+    return (total_loss / len(train)).item(), (correct / len(train)).item()
+
+
+def smooth_labels(labels: torch.Tensor, allowed: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Target distributions [N, K]: 1 - s on the label, s spread evenly over the `allowed` classes (bool [K])."""
+    return (1 - smoothing) * F.one_hot(labels, len(allowed)) + smoothing * allowed / allowed.sum()
+
+
+def _save(path, arguments, model, optimiser, schedule, history, best) -> None:
+    state = optimiser.state_dict()["state"]
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    tensors |= {f"optimiser.{i}.{name}": tensor for i, entry in state.items() for name, tensor in entry.items()}
+    words = {"arguments": arguments, "history": history, "schedule": schedule.state_dict()}
+    words["groups"] = optimiser.state_dict()["param_groups"]
+    save_tensors(path, tensors, words)
+
+
+def _resume(path, arguments, model, optimiser, schedule) -> tuple[dict, dict] | None:
+    """Put everything back as the checkpoint has it, where it was written by a call with the same arguments."""
+    tensors, words = load_tensors(path)
+    if words["arguments"] != arguments:
+        return None
+    parts = {part: {} for part in ("model", "best", "optimiser")}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    model.load_state_dict(parts["model"])
+    state = {}
+    for name, tensor in parts["optimiser"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": words["groups"]})
+    schedule.load_state_dict(words["schedule"])
+    return words["history"], parts["best"]
