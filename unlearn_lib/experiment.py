@@ -40,7 +40,7 @@ PRESETS = {
     ),
 }
 TRAINING = {  # what training takes where nothing else is asked for, by data set
-    "digits": {"epochs": 15, "lr": 3e-3, "batch_size": 64},
+    "digits": {"epochs": 25, "lr": 3e-3, "batch_size": 64},
     "shapes": {"epochs": 12, "lr": 4e-3, "batch_size": 64},
     "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
     "cifar10": {"epochs": 13, "lr": 3e-3, "batch_size": 128},

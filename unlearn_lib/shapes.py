@@ -36,7 +36,7 @@ def draw_shapes(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
         inside = np.stack([_coverage(CLASSES[label], rng) for label in part])[:, None]
         background, foreground = _colours(len(part), rng)
         picture = background * (1 - inside) + foreground * inside
-        picture += rng.normal(0, 1, picture.shape) * rng.uniform(0.02, 0.12, (len(part), 1, 1, 1))
+        picture += rng.normal(0, 1, picture.shape) * rng.uniform(0.02, 0.11, (len(part), 1, 1, 1))
         pictures[start : start + 500] = (picture.clip(0, 1) * 255).round()
     return torch.from_numpy(pictures), torch.from_numpy(labels)
 
@@ -81,4 +81,4 @@ def _colours(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     background = base + slope[:, 0] * ramp[None, None, :, None] + slope[:, 1] * ramp[None, None, None, :]
     direction = rng.normal(size=(n, 3, 1, 1))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-    return background, base + direction * rng.uniform(0.25, 0.75, (n, 1, 1, 1))
+    return background, base + direction * rng.uniform(0.28, 0.78, (n, 1, 1, 1))
