@@ -27,7 +27,7 @@ from unlearn_lib.impressions import (
 from unlearn_lib.models import find_head, make_model, pick_device
 from unlearn_lib.runs import Run, class_code, find_run, open_run, run_name, runs_root, write_json, write_run
 from unlearn_lib.training import check_positive, fit
-from unlearn_lib.unlearning import METHODS, PUBLISHED, ZeroShotUnlearner, check_method, mask
+from unlearn_lib.unlearning import METHODS, PUBLISHED, ZeroShotUnlearner, check_method, check_numbers, mask
 
 PRESETS = {
     "quick": (
@@ -43,7 +43,7 @@ TRAINING = {  # what training takes where nothing else is asked for, by data set
     "digits": {"epochs": 25, "lr": 3e-3, "batch_size": 64},
     "shapes": {"epochs": 12, "lr": 4e-3, "batch_size": 64},
     "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
-    "cifar10": {"epochs": 13, "lr": 3e-3, "batch_size": 128},
+    "cifar10": {"epochs": 15, "lr": 3e-3, "batch_size": 128},
 }
 UNLEARNING = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
 
@@ -195,8 +195,7 @@ class Experiment:
         layer = layer or (find_head(untrained) if method in ("mask", "published") else "input")
         check_method(untrained, method, layer)
         check_impressions(untrained, layer, samples, recipe or default_recipe(method), None)
-        chosen = unlearning_numbers(method, numbers)
-        check_positive(**{name: chosen[name] for name in ("lr", "epochs", "batch_size")})
+        check_numbers(**unlearning_numbers(method, numbers))
 
     def _fit(self, forget: list[int]) -> Run:
         kind = "golden" if forget else "original"
@@ -249,9 +248,10 @@ class Experiment:
 
     def _anew(self, name: str) -> bool:
         """Whether `force` asks for this now: once in the life of an experiment."""
-        first = self.force and name not in self._done
+        if not self.force or name in self._done:
+            return False
         self._done.add(name)
-        return first
+        return True
 
     def _finished(self, name: str) -> Run | None:
         return open_run(self._root, name) if (self._root / name / "config.json").is_file() else None

@@ -1,5 +1,6 @@
 """Figures, in one style: colour-blind safe, every colour doubled by a hatch or a line style."""
 
+import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -67,7 +68,7 @@ def plot_per_class(metrics: dict[str, dict | None], classes: list[str], forget: 
         for c in forget:
             axis.axvspan(c - 0.5, c + 0.5, color="0.9", zorder=0)
         words = [f"{name}\n(forget)" if c in set(forget) else name for c, name in enumerate(classes)]
-        axis.set_xticks(range(len(classes)), words, rotation=30 if max(map(len, classes)) > 7 else 0)
+        axis.set_xticks(range(len(classes)), words, rotation=30 if max(map(len, classes)) > 10 else 0)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
         axis.legend(ncols=len(blocks), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
@@ -100,17 +101,11 @@ def show_impression(axis, x: torch.Tensor) -> None:
     axis.set(xticks=[], yticks=[])
     if x.dim() == 3 and x.shape[0] in (1, 3):
         x = (x - x.min()) / (x.max() - x.min() + 1e-9)
-        axis.imshow(x.permute(1, 2, 0).expand(-1, -1, 3))
+        axis.imshow(x.permute(1, 2, 0).expand(-1, -1, 3).numpy())
         return
-    tiles = x.reshape(x.shape[0], *x.shape[1:]) if x.dim() == 3 else x.reshape(1, 1, -1)
-    if x.dim() == 3:
-        side = int(-(-(len(tiles) ** 0.5) // 1))
-        padded = torch.zeros(side * side, *tiles.shape[1:])
-        padded[: len(tiles)] = tiles
-        picture = padded.unflatten(0, (side, side)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    else:
-        side = int(-(-(x.numel() ** 0.5) // 1))
-        picture = torch.full((side * side,), torch.nan)
-        picture[: x.numel()] = x.flatten()
-        picture = picture.view(side, side)
-    axis.imshow(picture, cmap="viridis")
+    tiles = x if x.dim() == 3 else x.reshape(-1, 1, 1)
+    side = math.ceil(len(tiles) ** 0.5)
+    padded = torch.full((side * side, *tiles.shape[1:]), torch.nan)
+    padded[: len(tiles)] = tiles
+    picture = padded.unflatten(0, (side, side)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    axis.imshow(picture.numpy(), cmap="viridis")

@@ -22,7 +22,13 @@ from torch import nn
 from unlearn_lib.data import REPOSITORY
 from unlearn_lib.models import make_model
 
-CONFIG_NOTES = {"versions", "device", "source", "classes"}  # what config.json tells beside a run's arguments
+CONFIG_NOTES = {
+    "versions",
+    "device",
+    "source",
+    "classes",
+    "golden_run",
+}  # what config.json tells besides
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,207 @@
+import gzip
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from unlearn_lib import Split, check_forget, load_data, parse_classes
+from unlearn_lib.data import hold_out, read_idx
+from unlearn_lib.shapes import CLASSES, draw_shapes
+
+labels = st.lists(st.integers(0, 9), min_size=1, max_size=60).map(torch.tensor)
+classes = st.sets(st.integers(0, 9))
+
+
+def split_of(labels):
+    return Split(torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1), labels)
+
+
+def idx(array, dtype=8):
+    return bytes([0, 0, dtype, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+
+
+def write_mnist(folder, train=20, mark="-", end="", compress=False, shape=(4, 4)):
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("t10k", 10)):
+        pictures = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+        for kind, code, array in (
+            ("images", "idx3", pictures),
+            ("labels", "idx1", np.arange(count, dtype=np.uint8) % 10),
+        ):
+            pack = gzip.compress if compress else bytes
+            (folder / f"{part}-{kind}{mark}{code}-ubyte{end}").write_bytes(pack(idx(array)))
+    return folder
+
+
+def write_folder(root, parts=("train", "test"), count=10, suffix=".png"):
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for name in ("ant", "bee"):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(folder / f"{i}{suffix}")
+    return root
+
+
+@given(labels, classes)
+def test_forget_and_retain_pictures_are_a_partition(labels, forget):
+    whole = split_of(labels)
+    only, rest = whole.only(forget), whole.without(forget)
+    assert sorted([*only.images.flatten().tolist(), *rest.images.flatten().tolist()]) == list(range(len(labels)))
+    assert set(only.labels.tolist()) <= forget
+    assert not set(rest.labels.tolist()) & forget
+
+
+@given(labels, st.floats(0, 1), st.integers(0, 5))
+def test_a_held_out_split_takes_the_same_share_of_every_class(labels, share, seed):
+    kept, held = hold_out(split_of(labels), share, seed)
+    assert len(kept) + len(held) == len(labels)
+    for label in labels.unique():
+        assert (held.labels == label).sum() == round(share * (labels == label).sum().item())
+    again = hold_out(split_of(labels), share, seed)[1]
+    assert torch.equal(held.images, again.images)
+
+
+@given(st.sets(st.integers(0, 29), min_size=1))
+def test_classes_can_be_given_by_name_index_or_range(chosen):
+    names = [f"c{i}" for i in range(30)]
+    expected = sorted(chosen)
+    assert parse_classes([f"c{i}" for i in chosen], names) == expected
+    assert parse_classes(chosen, names) == expected
+    assert parse_classes([f"{min(chosen)}-{max(chosen)}"], names) == list(range(min(chosen), max(chosen) + 1))
+
+
+def test_a_name_is_read_before_an_index_unless_all_names_are_digits():
+    assert parse_classes(["1"], ["a", "b", "1"]) == [2]
+    assert parse_classes(["1"], ["2", "1", "0"]) == [1]
+
+
+@pytest.mark.parametrize("word", ["", "cat", "10", "-1", "3-1", "0-10", "1.5"])
+def test_a_class_that_there_is_not_is_refused_with_what_is_accepted(word):
+    with pytest.raises(ValueError, match="forget: no class .* is accepted"):
+        parse_classes([word], [f"c{i}" for i in range(10)])
+
+
+@pytest.mark.parametrize("forget", [[], range(10), [10], [-1]])
+def test_none_all_and_unknown_classes_cannot_be_forgotten(forget):
+    with pytest.raises(ValueError, match="forget: .* can be forgotten"):
+        check_forget(forget, 10)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.booleans())
+def test_an_idx_file_reads_back_gzipped_or_not(tmp_path_factory, shape, compress):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    path = tmp_path_factory.mktemp("idx") / ("x.gz" if compress else "x")
+    path.write_bytes(gzip.compress(idx(array)) if compress else idx(array))
+    assert np.array_equal(read_idx(path), array)
+
+
+@given(st.data(), st.booleans())
+def test_a_truncated_idx_file_is_named(tmp_path_factory, data, compress):
+    whole = idx(np.zeros((3, 4), np.uint8))
+    whole = gzip.compress(whole) if compress else whole
+    path = tmp_path_factory.mktemp("idx") / ("x.gz" if compress else "x")
+    path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(ValueError, match=str(path)):
+        read_idx(path)
+
+
+def test_an_idx_file_of_another_type_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(idx(np.zeros(8, np.uint8), dtype=0x0D))
+    with pytest.raises(ValueError, match="not an IDX file of bytes"):
+        read_idx(tmp_path / "x")
+
+
+@pytest.mark.parametrize("below", ["MNIST", "MNIST/raw"])
+@pytest.mark.parametrize("mark", ["-", "."])
+@pytest.mark.parametrize("compress", [True, False])
+def test_mnist_is_found_wherever_and_however_it_is_named(tmp_path, below, mark, compress):
+    write_mnist(tmp_path / below, 100, mark, ".gz" if compress else "", compress)
+    data = load_data("mnist", tmp_path)
+    assert (len(data.train), len(data.val), len(data.test)) == (90, 10, 10)
+    assert data.train.images.dtype == torch.uint8
+    assert data.shape == (1, 4, 4)
+
+
+def test_labels_out_of_range_are_refused(tmp_path):
+    folder = write_mnist(tmp_path / "MNIST")
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.full(10, 11, np.uint8)))
+    with pytest.raises(ValueError, match="labels outside 0 to 9"):
+        load_data("mnist", tmp_path)
+
+
+def test_images_and_labels_of_different_number_are_refused(tmp_path):
+    folder = write_mnist(tmp_path / "MNIST")
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
+    with pytest.raises(ValueError, match="do not belong together"):
+        load_data("mnist", tmp_path)
+
+
+def test_cifar10_is_read_from_an_image_folder(tmp_path):
+    data = load_data("cifar10", write_folder(tmp_path / "CIFAR10").parent)
+    assert data.classes == ["ant", "bee"]
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 20)
+    assert data.shape == (3, 6, 5)
+
+
+def test_cifar10_batches_that_fail_their_checksum_are_not_read(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"something else")
+    with pytest.raises(FileNotFoundError, match="no sound CIFAR-10"):
+        load_data("cifar10", tmp_path)
+
+
+def test_val_serves_as_test_where_there_is_none(tmp_path):
+    data = load_data(str(write_folder(tmp_path / "pets", ("train", "val"))))
+    assert data.name == "pets"
+    assert len(data.test) == 20
+
+
+def test_a_folder_without_splits_is_split_in_the_same_way_every_time(tmp_path):
+    shutil.move(write_folder(tmp_path / "whole", ("all",)) / "all", tmp_path / "pets")
+    first, second = load_data(str(tmp_path / "pets")), load_data(str(tmp_path / "pets"))
+    assert (len(first.train) + len(first.val), len(first.test)) == (16, 4)
+    assert torch.equal(first.test.images, second.test.images)
+
+
+def test_suffixes_count_in_any_case(tmp_path):
+    assert len(load_data(str(write_folder(tmp_path / "pets", suffix=".PNG"))).test) == 20
+
+
+def test_a_picture_that_does_not_open_is_named(tmp_path):
+    broken = write_folder(tmp_path / "pets") / "test" / "bee" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(ValueError, match=str(broken)):
+        load_data(str(tmp_path / "pets"))
+
+
+def test_pictures_are_brought_to_the_networks_shape(tmp_path):
+    assert load_data(str(write_folder(tmp_path / "pets")), shape=(1, 28, 28)).shape == (1, 28, 28)
+    assert load_data("digits", shape=(3, 32, 32)).shape == (3, 32, 32)
+
+
+def test_an_unknown_data_set_is_refused():
+    with pytest.raises(FileNotFoundError, match="neither a data set"):
+        load_data("imagnet")
+
+
+def test_digits_are_all_1797_and_no_picture_is_in_two_splits(digits):
+    parts = [digits.train, digits.val, digits.test]
+    assert sum(map(len, parts)) == 1797
+    pictures = torch.cat([p.images for p in parts]).flatten(1)
+    assert len(pictures.unique(dim=0)) >= 1796  # the original holds one picture twice
+
+
+def test_shapes_are_the_same_pictures_for_the_same_seed_and_others_for_another():
+    images, labels = draw_shapes(3, seed=1)
+    again, other = draw_shapes(3, seed=1)[0], draw_shapes(3, seed=2)[0]
+    assert torch.equal(images, again)
+    assert not torch.equal(images, other)
+    assert images.shape == (30, 3, 32, 32)
+    assert labels.bincount().tolist() == [3] * len(CLASSES)

@@ -1,0 +1,194 @@
+"""The shell, as a new user meets it: what it prints, what it keeps, and what it says to bad input."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import save_file
+
+from unlearn_lib import make_model
+from unlearn_lib.__main__ import main
+from unlearn_lib.experiment import PRESETS
+
+LENET = "--model lenet5 --data digits".split()
+FORGET = "--forget 1 2 3 4".split()
+
+
+@pytest.fixture
+def shell(tmp_path, capsys):
+    """Call the shell with words; returns exit status, standard output and standard error."""
+
+    def call(*words, root=tmp_path / "runs"):
+        status = main([*words, "--runs-root", str(root)])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def trained(shell):
+    assert shell("train", *LENET, "--epochs", "6")[0] == 0
+    return shell
+
+
+def test_run_tells_the_whole_story_and_a_second_call_reuses_it(shell, tmp_path):
+    words = ["run", *LENET, *FORGET, "--method", "distill", "--train-epochs", "6", "--lr", "1e-3"]
+    status, out, err = shell(*words)
+    assert status == 0
+    assert "lenet5 on digits, scikit-learn's 1,797 real handwritten digits" in out
+    rows = [line.split()[0] for line in out.splitlines() if line[:1].isalpha()]
+    assert rows[-4:] == ["original", "masked", "unlearned,", "golden"]
+    assert err.count("trained in") == 2
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+        "lenet5-digits-s0",
+        "lenet5-digits-golden-1-4-s0",
+        "lenet5-digits-unlearned-1-4-distill-s0",
+    }
+    again = shell(*words)
+    assert again[1] == out
+    assert again[2].count("reused") == 3
+    assert "trained in" not in again[2]
+
+
+def test_json_is_the_metrics_file_and_nothing_else(trained, tmp_path):
+    status, out, _ = trained("unlearn", *LENET, *FORGET, "--json")
+    run = tmp_path / "runs" / "lenet5-digits-unlearned-1-4-neggrad+-s0"
+    assert status == 0
+    assert json.loads(out) == json.loads((run / "metrics.json").read_text())
+
+
+def test_the_steps_on_their_own(trained, tmp_path):
+    assert trained("golden", *LENET, *FORGET, "--epochs", "6")[0] == 0
+    status, out, _ = trained("impressions", *LENET, "--samples", "5")
+    assert status == 0
+    assert "responsive" in out
+    assert "confidence" in out
+    status, out, _ = trained("unlearn", *LENET, *FORGET, "--method", "mask", "--json")
+    assert json.loads(out)["golden"]["forget_accuracy"] == 0
+    assert json.loads(out)["unlearned"] == json.loads(out)["masked"]
+
+
+def test_training_and_unlearning_have_numbers_of_their_own(trained, tmp_path):
+    trained("unlearn", *LENET, *FORGET, "-e", "2", "--lr", "0.002", "-b", "50", "--forget-weight", "2", "-n", "x")
+    assert not (tmp_path / "runs" / "lenet5-digits-unlearned-1-4-neggrad+-s0-x").exists()  # no original of that version
+    trained("train", *LENET, "-e", "1", "--lr", "0.01", "-b", "32", "-d", "0.1", "-n", "x", "-s", "2")
+    status, _, err = trained("unlearn", *LENET, *FORGET, "-e", "2", "--lr", "0.002", "-b", "50", "-n", "x")
+    assert status == 0, err
+    original, unlearned = (
+        json.loads((tmp_path / "runs" / name / "config.json").read_text())
+        for name in ("lenet5-digits-s0-x", "lenet5-digits-unlearned-1-4-neggrad+-s0-x")
+    )
+    assert (original["epochs"], original["lr"], original["batch_size"], original["dropout"]) == (1, 0.01, 32, 0.1)
+    assert (unlearned["epochs"], unlearned["lr"], unlearned["batch_size"], unlearned["dropout"]) == (2, 0.002, 50, 0.1)
+
+
+def test_the_preset_prints_an_object_by_run_name(shell, monkeypatch):
+    small = {"model": "lenet5", "data": "digits", "forget": (1, 2, 3, 4), "train_epochs": 2}
+    monkeypatch.setitem(PRESETS, "quick", (small,))
+    status, out, _ = shell("--preset", "quick", "--json")
+    assert status == 0
+    assert set(json.loads(out)) == {f"lenet5-digits-unlearned-1-4-{method}-s0" for method in ("neggrad+", "distill")}
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ("--forget 11", "forget: no class '11'"),
+        ("--forget cat", "forget: no class 'cat'"),
+        ("--forget 0-9", "forget: all given"),
+        ("--forget 1 --model lenet6", "model: 'lenet6' given"),
+        ("--forget 1 --data mnits", "data: 'mnits' is neither"),
+        ("--forget 1 --method scrub", "method: 'scrub' given"),
+        ("--forget 1 --layer fc9", "layer: 'fc9' given"),
+        ("--forget 1 --method published --layer fc2", "published works at the head, fc3, alone"),
+        ("--forget 1 --model resnet18 --size 32 --layer layer1.0.conv2", "more than one tensor crosses"),
+        ("--forget 1 --model squeezenet1_1 --method mask", "does not end in a linear layer"),
+        ("--forget 1 --lr 0", "lr: 0.0 given"),
+        ("--forget 1 --lr -1", "lr: -1.0 given"),
+        ("--forget 1 --lr nan", "lr: nan given"),
+        ("--forget 1 --lr inf", "lr: inf given"),
+        ("--forget 1 --train-lr nan", "lr: nan given"),
+        ("--forget 1 --epochs 0", "epochs: 0 given"),
+        ("--forget 1 --batch-size 0", "batch_size: 0 given"),
+        ("--forget 1 --samples 0", "samples, steps: 0"),
+        ("--forget 1 --forget-weight -1", "forget_weight: -1.0 given"),
+        ("--forget 1 --dropout 2", "dropout: 2.0 given"),
+        ("--forget 1 --device tpu9", "device: 'tpu9' is not to be had here"),
+        ("--forget 1 --version-name ../up", "version-name: '../up' given"),
+        ("--forget 1 --save-every 0", "save_every: 0 given"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence_before_any_work(shell, tmp_path, words, sentence):
+    status, out, err = shell("run", *LENET, *words.split())
+    assert status == 2
+    assert out == ""
+    assert sentence in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_no_class_at_all_is_refused_by_the_parser(shell):
+    with pytest.raises(SystemExit) as stop:
+        shell("run", *LENET, "--forget")
+    assert stop.value.code == 2
+
+
+def test_unlearning_before_training_names_what_is_missing(shell):
+    status, _, err = shell("unlearn", *LENET, *FORGET)
+    assert status == 2
+    assert "run: no 'lenet5-digits-s0'" in err
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(shell):
+    status, _, err = shell("train", *LENET, root="/dev/null/runs")
+    assert status == 2
+    assert err.startswith("python -m unlearn_lib: runs-root: /dev/null/runs given")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other classes"])
+def test_a_model_file_that_is_not_the_model_is_named_and_nothing_is_written(trained, tmp_path, damage):
+    path = tmp_path / "runs" / "lenet5-digits-s0" / "model.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    else:
+        other = make_model("karpathynet", 10) if damage == "foreign" else make_model("lenet5", 7)
+        save_file(other.state_dict(), path)
+    before = sorted(p.name for p in (tmp_path / "runs").rglob("*"))
+    status, _, err = trained("unlearn", *LENET, *FORGET)
+    assert status == 2
+    assert f"model file: {path}" in err
+    assert sorted(p.name for p in (tmp_path / "runs").rglob("*")) == before
+
+
+def test_a_model_whose_head_does_not_fit_the_data_is_refused(trained, tmp_path):
+    config = tmp_path / "runs" / "lenet5-digits-s0" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"classes": ["a", "b"]}))
+    status, _, err = trained("unlearn", *LENET, *FORGET)
+    assert status == 2
+    assert "data: digits has the classes" in err
+
+
+def test_a_damaged_config_is_named(trained, tmp_path):
+    (tmp_path / "runs" / "lenet5-digits-s0" / "config.json").write_text("{")
+    status, _, err = trained("unlearn", *LENET, *FORGET)
+    assert status == 2
+    assert "config.json cannot be read" in err
+
+
+def test_a_damaged_checkpoint_is_named_and_force_starts_anew(shell, tmp_path):
+    folder = tmp_path / "runs" / "lenet5-digits-s0"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"cut short")
+    status, _, err = shell("train", *LENET, "--epochs", "1")
+    assert status == 2
+    assert "checkpoint.safetensors is damaged" in err
+    assert shell("train", *LENET, "--epochs", "1", "--force")[0] == 0
+
+
+def test_earlier_runs_stay_when_a_later_call_fails(trained, tmp_path):
+    shutil.copytree(tmp_path / "runs", tmp_path / "before")
+    assert trained("unlearn", *LENET, *FORGET, "--lr", "1e3")[0] == 2
+    for path in (tmp_path / "before").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "runs" / path.relative_to(tmp_path / "before")).read_bytes()
+    assert not list((tmp_path / "runs").glob("*unlearned*"))

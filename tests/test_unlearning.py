@@ -1,0 +1,169 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
+from unlearn_lib.unlearning import PUBLISHED
+
+FORGET = [1, 2, 3, 4]
+FEW = {"lr": 1e-3, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def published_impressions(lab):
+    return make_impressions(lab.load(lab.original()), samples=20, recipe="published")
+
+
+@given(st.integers(2, 12), st.data())
+def test_masking_never_lowers_retain_accuracy(k, data):
+    """The theorem behind the baseline: taking wrong answers away can only mend a retain picture's answer."""
+    forget = data.draw(st.sets(st.integers(0, k - 1), min_size=1, max_size=k - 1))
+    retain = sorted(set(range(k)) - forget)
+    seed = data.draw(st.integers(0, 10_000))
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(50, k, generator=generator)
+    labels = torch.tensor(retain)[torch.randint(len(retain), (50,), generator=generator)]
+    masked = logits.clone()
+    masked[:, sorted(forget)] = -1e4
+    assert (masked.argmax(1) == labels).sum() >= (logits.argmax(1) == labels).sum()
+    assert not set(masked.argmax(1).tolist()) & forget
+
+
+def test_the_mask_never_answers_with_a_forget_class_and_leaves_the_other_logits_alone(model):
+    x = torch.randn(30, 1, 28, 28)
+    whole, masked = model(x), mask(model, FORGET)(x)
+    assert (masked[:, FORGET] == -1e4).all()
+    assert torch.equal(masked[:, [0, 5, 6, 7, 8, 9]], whole[:, [0, 5, 6, 7, 8, 9]])
+
+
+@pytest.mark.parametrize("method", ["neggrad+", "distill"])
+def test_the_forget_classes_are_gone_and_the_retain_classes_stay(lab, model, impressions, digits, method):
+    unlearned, history, seconds = ZeroShotUnlearner(model, impressions, FORGET, method=method, lr=1e-3).unlearn()
+    baseline, result = (evaluate(m, digits, FORGET) for m in (mask(model, FORGET), unlearned))
+    assert result["forget_accuracy"] <= 0.02
+    assert result["retain_accuracy"] >= baseline["retain_accuracy"] - 0.02
+    assert history["forget_loss"][-1] < history["forget_loss"][0]
+    assert seconds > 0
+    assert type(unlearned) is type(model)
+
+
+def test_distilling_from_a_deeper_layer_works_too(model, digits):
+    made = make_impressions(model, "fc2", samples=100)
+    unlearned, _, _ = ZeroShotUnlearner(model, made, FORGET, method="distill", lr=1e-3, epochs=40).unlearn()
+    result = evaluate(unlearned, digits, FORGET)
+    assert result["forget_accuracy"] <= 0.05
+    assert result["retain_accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("method", ["neggrad+", "distill", "mask"])
+def test_only_the_tail_changes_and_the_input_model_keeps_its_bits(model, impressions, method):
+    before = copy.deepcopy(model.state_dict())
+    unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, method=method, **FEW).unlearn()
+    after = unlearned.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"fc3.weight", "fc3.bias"}
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_published_changes_the_heads_bias_alone(model, published_impressions):
+    before = copy.deepcopy(model.state_dict())
+    numbers = PUBLISHED | {"epochs": 2}
+    unlearned, _, _ = ZeroShotUnlearner(model, published_impressions, FORGET, method="published", **numbers).unlearn()
+    changed = {name for name, tensor in unlearned.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert changed == {"fc3.bias"}
+
+
+def test_published_forgets_though_its_signs_are_reversed(model, published_impressions, digits):
+    numbers = PUBLISHED | {"lr": 1e-2, "epochs": 500}
+    unlearned, _, _ = ZeroShotUnlearner(model, published_impressions, FORGET, method="published", **numbers).unlearn()
+    assert evaluate(unlearned, digits, FORGET)["forget_accuracy"] <= 0.02
+
+
+def test_no_buffer_moves_and_no_batch_norm_switches_to_training():
+    model = make_model("resnet18", 4, size=32).eval()
+    made = make_impressions(model, "layer4.1", samples=4, steps=2)
+    before = copy.deepcopy(dict(model.named_buffers()))
+    unlearned, _, _ = ZeroShotUnlearner(model, made, [1], **FEW).unlearn()
+    assert all(torch.equal(before[name], tensor) for name, tensor in unlearned.named_buffers())
+    assert not any(m.training for m in unlearned.modules())
+    assert not torch.equal(unlearned.layer4[1].conv1.weight, model.layer4[1].conv1.weight)
+
+
+def test_the_same_seed_gives_the_same_bits(model, impressions):
+    first, second, other = (
+        ZeroShotUnlearner(model, impressions, FORGET, seed=seed, **FEW).unlearn()[0].fc3.weight for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_a_watcher_sees_every_epoch_and_can_stop(model, impressions):
+    seen = []
+
+    def watch(state):
+        seen.append(state["epoch"])
+        return state["epoch"] < 3
+
+    _, history, _ = ZeroShotUnlearner(model, impressions, FORGET).unlearn(on_step=watch)
+    assert seen == [1, 2, 3]
+    assert len(history["forget_loss"]) == len(history["retain_loss"]) == 3
+
+
+def test_it_stops_early_once_the_loss_on_the_impressions_has_settled(model, impressions):
+    _, history, _ = ZeroShotUnlearner(model, impressions, FORGET, method="distill", lr=0.02, epochs=500).unlearn()
+    assert len(history["forget_loss"]) < 500
+
+
+def test_a_parameter_that_the_caller_froze_comes_back_frozen(model, impressions):
+    model.conv1.weight.requires_grad_(False)
+    unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, **FEW).unlearn()
+    assert not unlearned.conv1.weight.requires_grad
+    assert unlearned.fc3.weight.requires_grad
+
+
+@given(st.integers(0, 10_000))
+def test_the_ascent_is_bounded_by_zero_and_reaches_it_when_no_mass_is_left(seed):
+    logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed)) * 10
+    forget = torch.tensor([True, False, False, True, False, False])
+    assert retain_mass_loss(logits, forget) >= -1e-6
+    p = logits.softmax(1)[:, ~forget].sum(1)
+    assert retain_mass_loss(logits, forget).item() == pytest.approx(-p.log().mean().item(), abs=1e-4)
+    assert retain_mass_loss(logits.masked_fill(forget, -1e4), forget).item() == pytest.approx(0, abs=1e-6)
+
+
+@given(st.integers(0, 10_000))
+def test_the_distillation_target_is_the_masked_original(seed):
+    logits = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+    forget = torch.tensor([True, False, False, True, False, False])
+    assert distill_loss(logits.masked_fill(forget, -1e4), logits, forget).item() == pytest.approx(0, abs=1e-6)
+    assert distill_loss(logits, logits, forget) > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"method": "scrub"}, "method: 'scrub' given"),
+        ({"layer": "fc9"}, "layer: 'fc9' given"),
+        ({"layer": "fc2"}, "the impressions are inputs of 'fc3'"),
+        ({"method": "published", "layer": "fc2"}, "published works at the head"),
+        ({"lr": 0.0}, "lr: 0.0 given"),
+        ({"lr": float("nan")}, "lr: nan given"),
+        ({"lr": float("inf")}, "lr: inf given"),
+        ({"epochs": 0}, "epochs: 0 given"),
+        ({"forget_weight": -1.0}, "forget_weight: -1.0 given"),
+        ({"forget": []}, "forget: none given"),
+        ({"forget": range(10)}, "forget: all given"),
+        ({"forget": [10]}, r"forget: \[10\] given"),
+    ],
+)
+def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ZeroShotUnlearner(model, impressions, **({"forget": FORGET} | arguments))
+
+
+def test_a_learning_rate_that_diverges_says_so(model, impressions):
+    with pytest.raises(ValueError, match="lr: with 1000.0 the loss runs away"):
+        ZeroShotUnlearner(model, impressions, FORGET, lr=1e3).unlearn()
