@@ -10,13 +10,12 @@ standard error.
 
 import argparse
 import json
-import os
 import sys
 
 import matplotlib
 
 from unlearn_lib.evaluation import table
-from unlearn_lib.experiment import PRESETS, Experiment
+from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset
 from unlearn_lib.impressions import RECIPES, diagnose, responsive_layers
 from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
 from unlearn_lib.runs import Run
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Zero-shot class unlearning. Without a step: one of the presets, end to end.",
         parents=[everywhere],
     )
-    parser.add_argument("--preset", choices=PRESETS, default=os.environ.get("UNLEARN_PRESET", "quick"))
+    parser.add_argument("--preset", choices=PRESETS, help="$UNLEARN_PRESET, else quick")
     steps = parser.add_subparsers(dest="step", metavar="{train,golden,impressions,unlearn,run}")
 
     one = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[everywhere])
@@ -148,9 +147,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _preset(args: argparse.Namespace) -> None:
-    if args.preset not in PRESETS:
-        raise ValueError(f"preset: {args.preset!r} given; {' or '.join(PRESETS)} is accepted")
-    labs = [_experiment(args, **chosen) for chosen in PRESETS[args.preset]]
+    labs = [_experiment(args, **chosen) for chosen in PRESETS[args.preset or chosen_preset()]]
     content = {}
     for lab in labs:
         _say(f"\n{lab.model} on {lab.dataset.source}")
@@ -177,8 +174,7 @@ def _draw_training(lab: Experiment, runs: dict[str, Run]) -> None:
 
 def _draw(lab: Experiment, run: Run) -> None:
     title = f"{lab.model} on {lab.dataset.title}, unlearned by {run.config['method']}"
-    blocks = {name: run.metrics[name] for name in ("original", "masked", "unlearned", "golden")}
-    path = save_figure(plot_per_class(blocks, lab.dataset.classes, lab.forget, title), "per_class", run.path)
+    path = save_figure(plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title), "per_class", run.path)
     _say(f"figure: {path}")
 
 

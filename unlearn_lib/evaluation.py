@@ -51,6 +51,11 @@ def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict
     return score(confusion_of(logits.argmax(1), data.test.labels, data.num_classes), forget)
 
 
+def answers_of(model: nn.Module, data: Data) -> torch.Tensor:
+    """The model's answer (argmax) to every test picture, int64 [N]."""
+    return logits_of(model, data.test.images, data).argmax(1)
+
+
 def check_fit(outputs: int, data: Data) -> None:
     """Raise ValueError where a model's number of outputs is not the data's number of classes."""
     if outputs != data.num_classes:

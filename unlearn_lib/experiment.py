@@ -7,6 +7,7 @@ table(run.metrics)
 """
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -267,6 +268,35 @@ class Experiment:
                 run = Run(run.path, run.config | {"golden_run": golden.name})
                 write_json(run.path / "config.json", run.config)
         return run
+
+
+def describe_preset() -> None:
+    """Print the preset in use, what stands in for what in it, and how to switch."""
+    name = chosen_preset()
+    print(f"Preset {name} ($UNLEARN_PRESET): " + ", ".join(f"{c['model']} on {c['data']}" for c in PRESETS[name]) + ".")
+    if name == "quick":
+        print("digits and shapes, which need no download, stand in for MNIST and CIFAR-10.")
+        print("Start Jupyter with UNLEARN_PRESET=paper to run the same cells on MNIST and CIFAR-10.")
+    else:
+        print("Start Jupyter without UNLEARN_PRESET to run the same cells in about a minute, without a download.")
+
+
+def from_preset(model: str = "lenet5", **changes) -> Experiment:
+    """The preset's experiment with this model, `changes` (those that are not None) put in their place.
+
+    A model that is not in the preset gets the preset's colour pictures.
+    """
+    pairs = PRESETS[chosen_preset()]
+    own = next((pair for pair in pairs if pair["model"] == model), pairs[-1])
+    return Experiment(**own | {"model": model} | {name: value for name, value in changes.items() if value is not None})
+
+
+def chosen_preset() -> str:
+    """The preset that `$UNLEARN_PRESET` names, `quick` where it names none."""
+    name = os.environ.get("UNLEARN_PRESET", "quick")
+    if name not in PRESETS:
+        raise ValueError(f"UNLEARN_PRESET: {name!r} given; {' or '.join(PRESETS)} is accepted")
+    return name
 
 
 def default_recipe(method: str) -> str:

@@ -182,6 +182,22 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("class")
 
 
+def follow_impression(
+    model: nn.Module, label: int, layer: str = "input", *, recipe: str = "calibrated", steps: int | None = None
+) -> tuple[pd.DataFrame, torch.Tensor]:
+    """One impression's way from noise: confidence and norm at every step, and its states [steps + 1, *shape]."""
+    states = []
+    made = make_impressions(
+        model, layer, samples=1, recipe=recipe, steps=steps, on_step=lambda step, x: states.append(x[label].clone())
+    )
+    states = torch.stack(states)
+    _, tail = split(model, made.layer)
+    with torch.no_grad():
+        p = torch.cat([tail(part).softmax(1)[:, label] for part in states.split(100)])
+    growth = {"confidence": p.cpu().numpy(), "norm": states.flatten(1).norm(dim=1).cpu().numpy()}
+    return pd.DataFrame(growth).rename_axis("step"), states.cpu()
+
+
 def responsive_layers(
     model: nn.Module, *, tries: int = 10, share: float = 0.8, layers: list[str] | None = None, seed: int = 0
 ) -> pd.DataFrame:

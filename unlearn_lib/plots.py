@@ -76,6 +76,122 @@ def plot_per_class(metrics: dict[str, dict | None], classes: list[str], forget: 
     return figure
 
 
+def plot_pictures(images: torch.Tensor, words: list[str], title: str, columns: int = 10) -> Figure:
+    """Pictures [N, C, H, W], uint8 or float of any range, in rows, each with its words above it."""
+    rows = math.ceil(len(images) / columns)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.5 * rows + 0.6), squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, picture, word in zip(axes.flat, images, words, strict=False):
+            show_impression(axis, picture.float())
+            axis.set_title(word, fontsize=11)
+        figure.suptitle(title)
+    return figure
+
+
+def plot_confusions(
+    metrics: dict[str, dict | None], classes: list[str], title: str, rows: Collection[int] | None = None
+) -> Figure:
+    """Confusion matrices side by side, each row in per cent of its class; `rows` shows these classes only."""
+    blocks = {name: block for name, block in metrics.items() if block is not None}
+    rows = list(range(len(classes))) if rows is None else list(rows)
+    size = (4.6 * len(blocks) + 1.5, 0.34 * len(rows) + 2.2 + 0.08 * max(map(len, classes)))
+    with plt.rc_context(STYLE | {"font.size": 10}):
+        figure, axes = plt.subplots(1, len(blocks), figsize=size, sharey=True, squeeze=False)
+        for axis, (name, block) in zip(axes[0], blocks.items(), strict=True):
+            counts = torch.tensor(block["confusion"], dtype=torch.float)[rows]
+            share = pd.DataFrame(
+                (100 * counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy(),
+                index=[classes[c] for c in rows],
+                columns=classes,
+            )
+            marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
+            sns.heatmap(
+                share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis, annot_kws={"size": 9}
+            )
+            axis.set(title=name, xlabel="answer", ylabel="class" if axis is axes[0][0] else "")
+            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0)
+            axis.tick_params(axis="y", rotation=0)
+        figure.suptitle(title, fontsize=14)
+    return figure
+
+
+def plot_losses(histories: dict[str, dict], title: str) -> Figure:
+    """Forget loss (solid) and retain loss (dashed) on the impressions over the epochs, one panel a method."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(histories), figsize=(5.5 * len(histories), 4), squeeze=False)
+        for axis, (name, history) in zip(axes[0], histories.items(), strict=True):
+            epochs = range(1, len(history["forget_loss"]) + 1)
+            axis.plot(epochs, history["forget_loss"], "-o", ms=4, color=COLOURS[3], label="forget loss")
+            axis.plot(epochs, history["retain_loss"], "--s", ms=4, color=COLOURS[0], label="retain loss")
+            axis.set(title=name, xlabel="epoch", ylabel="loss on impressions", ylim=(0, None))
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.legend(frameon=False)
+        figure.suptitle(title)
+    return figure
+
+
+def plot_responsive(layers: pd.DataFrame, title: str, share: float = 0.8) -> Figure:
+    """The share of impressions that reach their class, layer by layer; learnable layers hatched."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(11, 4))
+        for i, (_, row) in enumerate(layers.iterrows()):
+            look = {"color": COLOURS[0], "hatch": "//"} if row["learnable"] else {"color": COLOURS[1]}
+            axis.bar(i, row["reached"], edgecolor="white", **look)
+        axis.axhline(share, color="0.3", ls="--")
+        axis.text(len(layers) - 0.45, share, f"{share:.0%}", va="center")
+        axis.set_xticks(range(len(layers)), layers.index)
+        axis.set(xlabel="layer, from pixels to logits (hatched: has weights)", ylabel="impressions that reach it")
+        axis.set(ylim=(0, 1.05), xlim=(-0.5, len(layers) - 0.5))
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.set_title(title)
+    return figure
+
+
+def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str, shown: int = 8) -> Figure:
+    """One impression on its way from noise: `shown` of its states above, confidence and norm over the steps below."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(12, 5.2))
+        upper, lower = figure.subfigures(2, 1)
+        last = len(growth) - 1
+        chosen = [round(last * (i / (shown - 1)) ** 2) for i in range(shown)]  # most happens early
+        for axis, step in zip(upper.subplots(1, shown), chosen, strict=True):
+            show_impression(axis, pictures[step])
+            axis.set_title(f"step {step}", fontsize=11)
+        for axis, (i, what) in zip(lower.subplots(1, 2), enumerate(("confidence", "norm")), strict=True):
+            axis.plot(growth.index, growth[what], LINES[i], color=COLOURS[i], lw=2)
+            axis.set(xlabel="step", ylabel=what, ylim=(0, None))
+        figure.suptitle(title)
+    return figure
+
+
+def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Diagnostics of several recipes side by side, mean over the classes; the norm has an axis of its own."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 4, figsize=(12, 3.6))
+        for axis, what in zip(axes, ("confidence", "norm", "infeasible", "cosine"), strict=True):
+            for i, (name, diagnosis) in enumerate(diagnoses.items()):
+                value = diagnosis[what].mean()
+                axis.bar(name, value, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white")
+                axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")
+            axis.set(title=what, ylim=(0, axis.get_ylim()[1] * 1.12))
+        figure.suptitle(title)
+    return figure
+
+
+def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
+    """Seconds over the number of impressions, and the straight line through the two ends."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(7, 4))
+        axis.plot(cost["impressions"], cost["seconds"], "o", ms=8, color=COLOURS[0], label="measured")
+        ends = cost.sort_values("impressions").iloc[[0, -1]]
+        axis.plot(ends["impressions"], ends["seconds"], "--", color=COLOURS[1], label="straight line")
+        axis.set(xlabel="impressions (classes x samples)", ylabel="seconds", ylim=(0, None), title=title)
+        axis.legend(frameon=False)
+    return figure
+
+
 def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes: list[str], title: str) -> Figure:
     """The first impression of each class, and the diagnostics of all: confidence, norm, infeasible share, cosine."""
     with plt.rc_context(STYLE):
@@ -100,7 +216,7 @@ def show_impression(axis, x: torch.Tensor) -> None:
     """Draw one impression: pixels as a picture, channels as tiles, a vector as a square of cells."""
     axis.set(xticks=[], yticks=[])
     if x.dim() == 3 and x.shape[0] in (1, 3):
-        x = (x - x.min()) / (x.max() - x.min() + 1e-9)
+        x = x / 255 if x.max() > 20 else (x - x.min()) / (x.max() - x.min() + 1e-9)  # uint8 or normalised pixels
         axis.imshow(x.permute(1, 2, 0).expand(-1, -1, 3).numpy())
         return
     tiles = x if x.dim() == 3 else x.reshape(-1, 1, 1)

@@ -47,6 +47,12 @@ class Run:
         return read_json(self.path / "metrics.json")
 
     @property
+    def blocks(self) -> dict[str, dict | None]:
+        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        metrics = self.metrics
+        return {name: metrics[name] for name in ("original", "masked", "unlearned", "golden")}
+
+    @property
     def history(self) -> dict:
         return read_json(self.path / "history.json")
 
