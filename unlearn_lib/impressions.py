@@ -220,7 +220,7 @@ def _leaf_layers(model: nn.Module) -> list[str]:
 
 
 def _learnable(model: nn.Module, layer: str) -> bool:
-    return any(True for _ in model.get_submodule(layer).parameters())
+    return layer != "input" and any(True for _ in model.get_submodule(layer).parameters())
 
 
 def default_layer(model: nn.Module) -> str:

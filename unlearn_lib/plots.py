@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
@@ -13,6 +14,9 @@ from matplotlib.figure import Figure
 
 from unlearn_lib.data import REPOSITORY
 from unlearn_lib.impressions import Impressions
+
+# Start the backend now: inside a style's context the notebook's would start, and be undone with the style.
+plt.switch_backend(matplotlib.get_backend())
 
 COLOURS = sns.color_palette("colorblind")
 HATCHES = ("", "//", "..", "xx", "\\\\", "++")
@@ -96,23 +100,22 @@ def plot_confusions(
     """Confusion matrices side by side, each row in per cent of its class; `rows` shows these classes only."""
     blocks = {name: block for name, block in metrics.items() if block is not None}
     rows = list(range(len(classes))) if rows is None else list(rows)
-    size = (4.6 * len(blocks) + 1.5, 0.34 * len(rows) + 2.2 + 0.08 * max(map(len, classes)))
-    with plt.rc_context(STYLE | {"font.size": 10}):
-        figure, axes = plt.subplots(1, len(blocks), figsize=size, sharey=True, squeeze=False)
-        for axis, (name, block) in zip(axes[0], blocks.items(), strict=True):
+    columns = min(2, len(blocks))
+    lines = math.ceil(len(blocks) / columns)
+    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.9) + 0.9 + 0.1 * max(map(len, classes)))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):
             counts = torch.tensor(block["confusion"], dtype=torch.float)[rows]
-            share = pd.DataFrame(
-                (100 * counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy(),
-                index=[classes[c] for c in rows],
-                columns=classes,
-            )
+            share = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+            share = pd.DataFrame(share.numpy(), index=[classes[c] for c in rows], columns=classes)
             marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
-            sns.heatmap(
-                share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis, annot_kws={"size": 9}
-            )
-            axis.set(title=name, xlabel="answer", ylabel="class" if axis is axes[0][0] else "")
+            sns.heatmap(share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis)
+            axis.set_title(name)
             axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0)
             axis.tick_params(axis="y", rotation=0)
+        figure.supxlabel("answer", fontsize=13)
+        figure.supylabel("class", fontsize=13)
         figure.suptitle(title, fontsize=14)
     return figure
 
@@ -215,6 +218,7 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
 def show_impression(axis, x: torch.Tensor) -> None:
     """Draw one impression: pixels as a picture, channels as tiles, a vector as a square of cells."""
     axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     if x.dim() == 3 and x.shape[0] in (1, 3):
         x = x / 255 if x.max() > 20 else (x - x.min()) / (x.max() - x.min() + 1e-9)  # uint8 or normalised pixels
         axis.imshow(x.permute(1, 2, 0).expand(-1, -1, 3).numpy())

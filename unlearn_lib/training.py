@@ -95,18 +95,17 @@ def fast_arithmetic(device: torch.device) -> AbstractContextManager:
 
 
 def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, schedule) -> tuple[float, float]:
-    """One pass over the training pictures in a new order, mirrored at random where that keeps the class."""
+    """One pass over the training pictures in a new order, mirrored and shifted where that keeps the class."""
     model.train()
     total_loss = torch.zeros((), device=allowed.device)
     correct = torch.zeros((), device=allowed.device)
     for index in torch.randperm(len(train)).to(allowed.device).split(batch_size):
-        images, labels = train.images[index], train.labels[index]
+        images, labels = data.normalise(train.images[index]), train.labels[index]
         if data.flip:
-            mirrored = (torch.rand(len(index), device=images.device) < 0.5)[:, None, None, None]
-            images = torch.where(mirrored, images.flip(-1), images)
+            images = _mirror_and_shift(images)
         target = smooth_labels(labels, allowed, smoothing)
         with fast_arithmetic(images.device):
-            logits = model(data.normalise(images).contiguous(memory_format=torch.channels_last))
+            logits = model(images.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), target)
         optimiser.zero_grad()
         loss.backward()
@@ -116,6 +115,15 @@ def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, 
         correct += (logits.argmax(1) == labels).sum()
     model.eval()
     return (total_loss / len(train)).item(), (correct / len(train)).item()
+
+
+def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
+    """Each picture mirrored or not, and the batch moved by up to two pixels, its border repeated."""
+    mirrored = (torch.rand(len(images), device=images.device) < 0.5)[:, None, None, None]
+    images = torch.where(mirrored, images.flip(-1), images)
+    down, right = torch.randint(0, 5, (2,)).tolist()
+    height, width = images.shape[-2:]
+    return F.pad(images, (2, 2, 2, 2), mode="replicate")[..., down : down + height, right : right + width]
 
 
 def smooth_labels(labels: torch.Tensor, allowed: torch.Tensor, smoothing: float) -> torch.Tensor:

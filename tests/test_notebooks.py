@@ -1,0 +1,177 @@
+"""What every notebook promises beside running: hygiene, checks that can fail, other parameters."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_notebooks_01_to_05():
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+
+
+def test_cells_were_run_from_top_to_bottom_without_an_error(notebook):
+    code = code_of(notebook)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [o for cell in code for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
+
+
+def test_there_is_more_text_than_code_and_cells_are_short(notebook):
+    lines = sorted(len(cell.source.splitlines()) for cell in code_of(notebook))
+    assert len(notebook.cells) > 2 * len(lines)
+    assert lines[-1] <= 25
+    assert lines[len(lines) // 2] <= 6
+
+
+def test_every_code_cell_stands_between_two_pieces_of_text(notebook):
+    kinds = [cell.cell_type for cell in notebook.cells]
+    pairs = list(itertools.pairwise(kinds))
+    assert kinds[0] == kinds[-1] == "markdown"
+    code_after_code = [i for i, pair in enumerate(pairs) if pair == ("code", "code")]
+    assert all("parameters" in notebook.cells[i].metadata.get("tags", []) for i in code_after_code)
+
+
+def test_one_title_and_headings_in_order(notebook):
+    levels = [len(m) for c in notebook.cells if c.cell_type == "markdown" for m in re.findall(r"(?m)^(#+) ", c.source)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+
+
+def test_every_picture_is_there_and_has_a_caption_in_the_text_that_follows(notebook):
+    number = 0
+    for cell, after in zip(notebook.cells, notebook.cells[1:], strict=False):
+        if cell.cell_type == "code" and "save_figure(" in cell.source:
+            number += 1
+            assert any("image/png" in output.get("data", {}) for output in cell.outputs)
+            assert after.source.startswith(f"**Figure {number}.**")
+    assert number >= 2
+
+
+def test_figures_are_numbered_after_their_notebook_and_committed():
+    for path in NOTEBOOKS:
+        names = [n for cell in code_of(nbformat.read(path, 4)) for n in re.findall(r'"(\d\d_\w+)"', cell.source)]
+        assert names
+        for name in names:
+            assert name[:2] == path.stem[:2]
+            assert (FOLDER.parent / "figures" / f"{name}.png").is_file()
+
+
+def test_no_machine_path_no_widget_state_and_no_large_file(notebook):
+    text = nbformat.writes(notebook)
+    assert not re.search(r"/(home|Users|tmp|root|work)/", text)
+    assert "widgets" not in notebook.metadata
+    assert len(text) < 1_500_000
+
+
+def test_three_exercises_with_folded_solutions_and_findings(notebook):
+    solutions = [cell for cell in code_of(notebook) if "solution" in cell.metadata.get("tags", [])]
+    assert len(solutions) == 3
+    assert all(cell.metadata.jupyter.source_hidden for cell in solutions)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert text.index("**Aim.**") < text.index("## What we found") < text.index("## Exercises")
+    assert "**Time.**" in text
+    assert "**Builds on**" in text
+
+
+def test_names_come_from_the_helper_and_never_from_a_room_inside_it(notebook):
+    source = "\n".join(cell.source for cell in code_of(notebook))
+    assert "from unlearn_lib import" in source
+    assert not re.search(r"unlearn_lib\.\w|sys\.path", source)
+
+
+def test_cells_with_checked_output_have_output_to_check(notebook):
+    checked = [cell for cell in code_of(notebook) if "NBVAL_CHECK_OUTPUT" in cell.source]
+    assert checked
+    assert all(cell.outputs and cell.execution_count for cell in checked)
+
+
+SMALL = """
+from unlearn_lib import Experiment, evaluate, from_preset
+lab = Experiment("lenet5", "digits", forget=[1, 2], train_epochs=6, say=str)
+_ = lab.train()
+---
+# NBVAL_CHECK_OUTPUT
+print(lab.dataset.num_classes, "classes")
+---
+run = lab.unlearn("neggrad+")
+assert run.metrics["unlearned"]["forget_accuracy"] <= 0.05
+"""
+
+
+def small_notebook(path, checked="10 classes\n", patch=""):
+    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (SMALL + patch).split("---\n")]
+    for count, cell in enumerate(cells, 1):
+        cell.execution_count = count
+    cells[1].outputs = [nbformat.v4.new_output("stream", name="stdout", text=checked)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def nbval(path):
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", str(path)]
+    environment = os.environ | {"UNLEARN_RUNS": str(path.parent / "runs"), "UNLEARN_PROGRESS": "0"}
+    return subprocess.run(
+        [sys.executable, *words, "--rootdir", str(path.parent), "-c", os.devnull],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_nbval_passes_the_small_notebook(tmp_path):
+    small_notebook(tmp_path / "small.ipynb")
+    result = nbval(tmp_path / "small.ipynb")
+    assert result.returncode == 0, result.stdout
+
+
+def test_nbval_sees_a_checked_output_that_was_corrupted(tmp_path):
+    small_notebook(tmp_path / "small.ipynb", checked="11 classes\n")
+    result = nbval(tmp_path / "small.ipynb")
+    assert result.returncode == 1
+    assert "1 failed" in result.stdout
+
+
+def test_nbval_sees_an_unlearner_that_does_nothing(tmp_path, monkeypatch):
+    small_notebook(tmp_path / "small.ipynb")
+    cells = nbformat.read(tmp_path / "small.ipynb", 4)
+    cells.cells[0].source += (
+        "\nfrom unlearn_lib import ZeroShotUnlearner"
+        "\nlazy = {'forget_loss': [], 'retain_loss': []}"
+        "\nZeroShotUnlearner.unlearn = lambda self: (self.model, lazy, 0.0)"
+    )
+    nbformat.write(cells, tmp_path / "small.ipynb")
+    result = nbval(tmp_path / "small.ipynb")
+    assert result.returncode == 1
+    assert "1 failed, 2 passed" in result.stdout
+
+
+def test_papermill_runs_a_notebook_with_another_network_forget_set_and_learning_rate(tmp_path, runs, monkeypatch):
+    monkeypatch.setenv("UNLEARN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("UNLEARN_FIGURES", str(tmp_path / "figures"))
+    result = papermill.execute_notebook(
+        FOLDER / "04_zero_shot_unlearning.ipynb",
+        tmp_path / "out.ipynb",
+        parameters={"model": "lenet5", "forget": ["0", "7-8"], "lr": 2e-3, "method": "distill"},
+        cwd=tmp_path,
+        progress_bar=False,
+    )
+    printed = "".join(o.get("text", "") for cell in code_of(result) for o in cell.outputs)
+    assert "forget: 0, 7, 8" in printed
