@@ -82,6 +82,11 @@ def test_a_name_is_read_before_an_index_unless_all_names_are_digits():
     assert parse_classes(["1"], ["2", "1", "0"]) == [1]
 
 
+def test_a_single_word_is_one_class_and_not_its_letters():
+    assert parse_classes("cat", ["ant", "cat"]) == [1]
+    assert parse_classes(1, ["ant", "cat"]) == [1]
+
+
 @pytest.mark.parametrize("word", ["", "cat", "10", "-1", "3-1", "0-10", "1.5"])
 def test_a_class_that_there_is_not_is_refused_with_what_is_accepted(word):
     with pytest.raises(ValueError, match="forget: no class .* is accepted"):

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from unlearn_lib import find_head, make_model, pick_device, split, splittable_layers
-from unlearn_lib.models import behind_relu, layer_shape
+from unlearn_lib.models import at_pixels, behind_relu, layer_shape
 
 LENET5 = ["conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "fc2", "fc3"]
 KARPATHYNET = ["conv11", "conv12", "pool1", "conv21", "conv22", "pool2", "conv31", "conv32", "pool3", "flatten", "fc1"]
@@ -74,6 +74,11 @@ def test_what_comes_out_of_a_relu_is_known_to_be_feasible_only_from_zero_on():
     assert [layer for layer in LENET5 if behind_relu(lenet, layer)] == LENET5[1:]
     assert behind_relu(make_model("resnet18", 10), "fc")
     assert not behind_relu(make_model("vit_b_16", 10), "heads.head")
+
+
+def test_pixels_enter_the_first_layer_and_no_other():
+    lenet = make_model("lenet5", 10)
+    assert [layer for layer in ["input", *LENET5] if at_pixels(lenet, layer)] == ["input", "conv1"]
 
 
 def test_layer_shapes_need_no_data():

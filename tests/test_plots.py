@@ -1,7 +1,24 @@
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
 
-from unlearn_lib import diagnose, plot_history, plot_impressions, plot_per_class, save_figure, score
+from unlearn_lib import (
+    diagnose,
+    follow_impression,
+    plot_confusions,
+    plot_cost,
+    plot_growth,
+    plot_history,
+    plot_impressions,
+    plot_losses,
+    plot_per_class,
+    plot_pictures,
+    plot_recipes,
+    plot_responsive,
+    responsive_layers,
+    save_figure,
+    score,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +48,35 @@ def test_impressions_are_drawn_with_their_diagnostics(lab, layer):
     diagnosis = diagnose(lab.load(lab.original()), made)
     figure = plot_impressions(made, diagnosis, lab.dataset.classes, "impressions")
     assert len(figure.axes) == 10 + 4
+
+
+def test_confusion_matrices_are_in_percent_of_their_row():
+    figure = plot_confusions({"original": score([[3, 1], [0, 2]]), "golden": None}, ["cat", "dog"], "one", rows=[0])
+    marks = [text.get_text() for text in figure.axes[0].texts]
+    assert marks == ["75", "25"]
+
+
+def test_losses_growth_and_responsive_layers_are_drawn_as_measured(lab):
+    net = lab.load(lab.original())
+    growth, states = follow_impression(net, 3, "fc2", steps=10)
+    assert list(growth["confidence"]) == plot_growth(growth, states, "growth").axes[8].lines[0].get_ydata().tolist()
+    layers = responsive_layers(net, tries=2, layers=["pool2", "fc3"])
+    bars = plot_responsive(layers, "layers").axes[0].patches
+    assert [bar.get_height() for bar in bars] == list(layers["reached"])
+    history = {"forget_loss": [2.0, 1.0], "retain_loss": [0.5, 0.4]}
+    lines = plot_losses({"neggrad+": history}, "losses").axes[0].lines
+    assert [line.get_ydata().tolist() for line in lines] == [[2.0, 1.0], [0.5, 0.4]]
+
+
+def test_pictures_and_recipes_and_costs_are_drawn(digits):
+    words = [str(c) for c in digits.test.labels[:3].tolist()]
+    figure = plot_pictures(digits.test.images[:3], words, "digits", columns=2)
+    assert [axis.get_title() for axis in figure.axes] == [*words, ""]
+    diagnosis = pd.DataFrame({"confidence": [0.9], "norm": [8.0], "infeasible": [0.0], "cosine": [0.5]})
+    recipes = plot_recipes({"calibrated": diagnosis, "published": diagnosis * 2}, "recipes")
+    assert [bar.get_height() for bar in recipes.axes[1].patches] == [8.0, 16.0]
+    cost = plot_cost(pd.DataFrame({"impressions": [10, 20, 40], "seconds": [1.0, 2.5, 4.0]}), "cost")
+    assert cost.axes[0].lines[1].get_ydata().tolist() == [1.0, 4.0]
 
 
 def test_a_figure_is_saved_under_its_name(tmp_path):

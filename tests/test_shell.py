@@ -6,7 +6,7 @@ import shutil
 import pytest
 from safetensors.torch import save_file
 
-from unlearn_lib import make_model
+from unlearn_lib import describe_preset, from_preset, make_model
 from unlearn_lib.__main__ import main
 from unlearn_lib.experiment import PRESETS
 
@@ -89,6 +89,17 @@ def test_the_preset_prints_an_object_by_run_name(shell, monkeypatch):
     status, out, _ = shell("--preset", "quick", "--json")
     assert status == 0
     assert set(json.loads(out)) == {f"lenet5-digits-unlearned-1-4-{method}-s0" for method in ("neggrad+", "distill")}
+
+
+def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(monkeypatch, capsys, runs):
+    monkeypatch.setenv("UNLEARN_PRESET", "quick")
+    describe_preset()
+    assert "digits and shapes, which need no download, stand in for MNIST and CIFAR-10" in capsys.readouterr().out
+    assert from_preset("lenet5", forget="7", runs_root=runs).forget == [7]
+    assert from_preset("resnet18", size=32, runs_root=runs).data == "shapes"
+    monkeypatch.setenv("UNLEARN_PRESET", "fast")
+    with pytest.raises(ValueError, match="UNLEARN_PRESET: 'fast' given; quick or paper is accepted"):
+        describe_preset()
 
 
 @pytest.mark.parametrize(

@@ -140,14 +140,14 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     return split.take(~held), split.take(held)
 
 
-def parse_classes(given: Iterable[str | int], classes: list[str], argument: str = "forget") -> list[int]:
+def parse_classes(given: str | int | Iterable[str | int], classes: list[str], argument: str = "forget") -> list[int]:
     """Class indices, sorted, from exact names, indices and ranges such as `0-49`, read in that order.
 
     Where all class names are digits they are read as indices. Raises ValueError on anything else.
     """
     by_index = all(name.isdigit() for name in classes)
     chosen = set()
-    for word in map(str, given):
+    for word in map(str, [given] if isinstance(given, str | int) else given):
         first, dash, last = word.partition("-")
         if word in classes and not by_index:
             chosen.add(classes.index(word))

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.models import behind_relu, layer_shape, split, splittable_layers
+from unlearn_lib.models import at_pixels, behind_relu, layer_shape, split, splittable_layers
 from unlearn_lib.runs import load_tensors, save_tensors
 
 RECIPES = ("calibrated", "published")
@@ -64,18 +64,21 @@ def make_impressions(
     steps = STEPS[recipe] if steps is None else steps
     _, tail = split(model, layer)
     device, shape = next(model.parameters()).device, layer_shape(model, layer)
-    low, high = allowed_range(model, layer)
+    (low, high), pixels = allowed_range(model, layer), at_pixels(model, layer)
     with torch.no_grad():
         k = tail(torch.zeros(1, *shape, device=device)).shape[1]
     labels = torch.arange(k).repeat_interleave(samples)
     x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
     if recipe == "calibrated":
-        x = (0.1 if layer == "input" else 0.7) * x.clamp(low, high)  # faint and sparse, as after a ReLU
+        x = (0.1 if pixels else 0.7) * x.clamp(low, high)  # faint and sparse, as after a ReLU
     chunk = max(1, memory // (12 * _numbers_per_sample(tail, shape, device)))
     for part in torch.arange(len(labels)).split(chunk):
         follow = on_step if part[0] == 0 else None
-        ascend = _calibrate if recipe == "calibrated" else _published
-        x[part] = ascend(tail, x[part].to(device), labels[part].to(device), steps, low, high, follow).cpu()
+        start, wanted = x[part].to(device), labels[part].to(device)
+        if recipe == "calibrated":
+            x[part] = _calibrate(tail, start, wanted, steps, low, high, pixels, follow).cpu()
+        else:
+            x[part] = _publish(tail, start, wanted, steps, follow).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
@@ -90,12 +93,11 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
     return layer
 
 
-def _calibrate(tail, x, labels, steps, low, high, follow) -> torch.Tensor:
+def _calibrate(tail, x, labels, steps, low, high, pixels, follow) -> torch.Tensor:
     head = _linear(tail)
     if head is not None:
         x = closed_form(head, x, labels, low)
         steps = min(steps, 10)
-    pixels = x.dim() == 4 and x.shape[1] in (1, 3)
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=0.05)
     generator = torch.Generator().manual_seed(0)
@@ -118,7 +120,7 @@ def _calibrate(tail, x, labels, steps, low, high, follow) -> torch.Tensor:
     return x.detach()
 
 
-def _published(tail, x, labels, steps, low, high, follow) -> torch.Tensor:
+def _publish(tail, x, labels, steps, follow) -> torch.Tensor:
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=0.1)
     if follow:
@@ -151,7 +153,7 @@ def _linear(tail: nn.Module) -> nn.Linear | None:
 
 def allowed_range(model: nn.Module, layer: str) -> tuple[float, float]:
     """Smallest and largest value that can occur at a layer's input: pixels have a range, ReLUs give no negatives."""
-    if layer == "input":
+    if at_pixels(model, layer):
         return getattr(model, "input_range", (-float("inf"), float("inf")))
     return (0.0 if behind_relu(model, layer) else -float("inf")), float("inf")
 

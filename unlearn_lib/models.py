@@ -170,11 +170,9 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
 
 def behind_relu(model: nn.Module, layer: str) -> bool:
     """Whether what enters `layer` comes out of a ReLU or the like, so that nothing there is ever negative."""
-    if layer == "input":
-        return False
     body, _ = split(model, layer)
     node = next(iter(reversed(body.graph.nodes))).args[0]
-    while True:
+    while node.op != "placeholder":
         what = body.get_submodule(node.target) if node.op == "call_module" else node.target
         if isinstance(what, nn.ReLU | nn.ReLU6) or what in (
             F.relu,
@@ -195,9 +193,16 @@ def behind_relu(model: nn.Module, layer: str) -> bool:
             "flatten",
             "view",
         )
-        if node.op == "placeholder" or not (isinstance(what, keeps_sign) or what in functions):
+        if not (isinstance(what, keeps_sign) or what in functions):
             return False
         node = node.args[0]
+    return False
+
+
+def at_pixels(model: nn.Module, layer: str) -> bool:
+    """Whether what enters `layer` are the pixels themselves, as for `input` and for the first layer."""
+    body, _ = split(model, layer)
+    return next(iter(reversed(body.graph.nodes))).args[0].op == "placeholder"
 
 
 def layer_shape(model: nn.Module, layer: str) -> tuple[int, ...]:

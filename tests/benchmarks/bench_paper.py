@@ -19,6 +19,8 @@ from unlearn_lib import (
     find_head,
     make_impressions,
     mask,
+    plot_per_class,
+    save_figure,
     score,
     split,
 )
@@ -67,7 +69,11 @@ def main():
                 published = make_impressions(model, recipe="published")
                 unlearned = ZeroShotUnlearner(model, published, lab.forget, method="published", **PUBLISHED).unlearn()
                 rows[str(lab.forget), "published"] = [judge(unlearned[0], phi, labels, lab.forget)]
-                block = score(lab.golden().metrics["golden"]["confusion"], lab.forget)
+                golden, run = lab.golden(), lab.unlearn("neggrad+")
+                title = f"{lab.model} on {lab.dataset.title}, unlearned by neggrad+"
+                bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title)
+                save_figure(bars, f"00_{lab.model}_{lab.data}")
+                block = score(golden.metrics["golden"]["confusion"], lab.forget)
                 rows[str(lab.forget), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
         print(
             f"\n{chosen['model']} on {lab.dataset.source}\n{'forget':18s} {'model':10s} seeds     FA      RA  RA - mask"
