@@ -36,6 +36,7 @@ from unlearn_lib.plots import (
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.training import fit
 from unlearn_lib.unlearning import PUBLISHED, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
+from unlearn_lib.widgets import UnlearningPanel, unlearning_panel
 
 __all__ = [
     "PRESETS",
@@ -47,6 +48,7 @@ __all__ = [
     "LeNet5",
     "Run",
     "Split",
+    "UnlearningPanel",
     "ZeroShotUnlearner",
     "answers_of",
     "check_forget",
@@ -86,4 +88,5 @@ __all__ = [
     "split",
     "splittable_layers",
     "table",
+    "unlearning_panel",
 ]

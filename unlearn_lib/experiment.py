@@ -101,6 +101,11 @@ class Experiment:
         """The model trained from scratch without the forget classes; it keeps all K outputs."""
         return self._fit(check_forget(self.forget, self.dataset.num_classes))
 
+    def finished_golden(self) -> Run | None:
+        """The golden model's run for the forget classes, where it has been trained."""
+        name = self._name("golden", class_code(self.forget))
+        return open_run(self._root, name) if (self._root / name / "config.json").is_file() else None
+
     def original(self) -> Run:
         """The trained model's run as it stands, whatever numbers it was trained with."""
         run = open_run(self._root, self._name())
@@ -143,11 +148,13 @@ class Experiment:
         layer: str | None = None,
         samples: int = 100,
         recipe: str | None = None,
+        version: str | None = None,
         **numbers: float,
     ) -> Run:
         """Unlearn the forget classes and evaluate the result beside original, mask and golden where there is one.
 
         numbers: lr, epochs, batch_size, forget_weight, retain_weight where they are not to be the method's own.
+        version: goes behind this run's name, where it is not to be the experiment's.
         """
         self.check_unlearning(method, layer=layer, samples=samples, recipe=recipe, **numbers)
         original = self.original()
@@ -155,11 +162,14 @@ class Experiment:
         recipe = recipe or default_recipe(method)
         layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
         numbers = unlearning_numbers(method, numbers)
-        name = self._name("unlearned", class_code(self.forget), method)
+        version = version or self.version
+        name = run_name(
+            self.model, self.dataset.name, self.seed, "unlearned", class_code(self.forget), method, version=version
+        )
         arguments = self._arguments(original.config) | {"forget": self.forget, "method": method, "layer": layer}
-        arguments |= {"samples": samples, "recipe": recipe, **numbers}
+        arguments |= {"samples": samples, "recipe": recipe, "version": version, **numbers}
         arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
-        golden = self._finished(self._name("golden", class_code(self.forget)))
+        golden = self.finished_golden()
         run = find_run(self._root, name, arguments, force=self._anew(name))
         if run is not None:
             self.say(f"{name}: reused")
@@ -253,9 +263,6 @@ class Experiment:
             return False
         self._done.add(name)
         return True
-
-    def _finished(self, name: str) -> Run | None:
-        return open_run(self._root, name) if (self._root / name / "config.json").is_file() else None
 
     def _with_golden(self, run: Run, golden: Run | None) -> Run:
         """The unlearned run with the golden model's figures beside its own, where that has been trained."""
