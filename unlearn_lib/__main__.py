@@ -115,7 +115,7 @@ def _impressions(args: argparse.Namespace) -> None:
     made = lab.impressions(args.layer, samples=args.samples, recipe=args.recipe or "calibrated")
     model = lab.load(lab.original())
     diagnosis, layers = diagnose(model, made), responsive_layers(model)
-    title = f"{args.model} on {lab.dataset.title}: {made.recipe} impressions at {made.layer}"
+    title = f"{lab.title}: {made.recipe} impressions at {made.layer}"
     path = save_figure(
         plot_impressions(made, diagnosis, lab.dataset.classes, title),
         f"impressions-{made.layer}-{made.recipe}",
@@ -168,12 +168,12 @@ def _unlearning_arguments(args: argparse.Namespace) -> dict:
 
 
 def _draw_training(lab: Experiment, runs: dict[str, Run]) -> None:
-    figure = plot_history({name: run.history for name, run in runs.items()}, f"{lab.model} on {lab.dataset.title}")
+    figure = plot_history({name: run.history for name, run in runs.items()}, lab.title)
     save_figure(figure, "training", list(runs.values())[-1].path)
 
 
 def _draw(lab: Experiment, run: Run) -> None:
-    title = f"{lab.model} on {lab.dataset.title}, unlearned by {run.config['method']}"
+    title = f"{lab.title}, unlearned by {run.config['method']}"
     path = save_figure(plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title), "per_class", run.path)
     _say(f"figure: {path}")
 

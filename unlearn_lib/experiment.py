@@ -93,6 +93,11 @@ class Experiment:
         """The data set, read once, in the network's shape."""
         return load_data(self.data, self.data_root, shape=self._shape)
 
+    @property
+    def title(self) -> str:
+        """Model and data set, for figures and tables."""
+        return f"{self.model} on {self.dataset.title}"
+
     def train(self) -> Run:
         """The model trained on all classes."""
         return self._fit([])

@@ -261,9 +261,8 @@ def unlearning_panel(lab: Experiment) -> UnlearningPanel:
         return with_classes(choice).unlearn(**numbers, epochs=epochs, version=code).name
 
     pixels = make_impressions(model, "input", samples=1, steps=30).x
-    title = f"{lab.model} on {data.title}"
     return UnlearningPanel(
-        title,
+        lab.title,
         data.classes,
         layers or [find_head(model)],
         list(lab.forget),

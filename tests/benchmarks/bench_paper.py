@@ -70,7 +70,7 @@ def main():
                 unlearned = ZeroShotUnlearner(model, published, lab.forget, method="published", **PUBLISHED).unlearn()
                 rows[str(lab.forget), "published"] = [judge(unlearned[0], phi, labels, lab.forget)]
                 golden, run = lab.golden(), lab.unlearn("neggrad+")
-                title = f"{lab.model} on {lab.dataset.title}, unlearned by neggrad+"
+                title = f"{lab.title}, unlearned by neggrad+"
                 bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title)
                 save_figure(bars, f"00_{lab.model}_{lab.data}")
                 block = score(golden.metrics["golden"]["confusion"], lab.forget)
