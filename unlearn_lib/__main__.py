@@ -13,6 +13,7 @@ import json
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 
 from unlearn_lib.evaluation import table
 from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    finally:
+        plt.close("all")
     return 0
 
 

@@ -198,8 +198,8 @@ def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
 def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes: list[str], title: str) -> Figure:
     """The first impression of each class, and the diagnostics of all: confidence, norm, infeasible share, cosine."""
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(12, 6))
-        upper, lower = figure.subfigures(2, 1)
+        figure = plt.figure(figsize=(12, 5.2))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.7))
         shown = diagnosis.index[:10]
         for axis, label in zip(upper.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             x = impressions.x[impressions.labels == label][0]
