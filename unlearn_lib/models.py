@@ -130,8 +130,7 @@ def make_model(
 def splittable_layers(model: nn.Module) -> list[str]:
     """Names of the modules at which `split` works, in order of execution, `input` not among them."""
     graph = _trace(model).graph
-    nodes = list(graph.nodes)
-    return [name for name, i in _first_nodes(model, graph).items() if len(_crossing(nodes, i)) == 1]
+    return _single_crossings(list(graph.nodes), _first_nodes(model, graph))
 
 
 def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -148,7 +147,7 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
     else:
         first = _first_nodes(model, traced.graph)
         if layer not in first or len(_crossing(nodes, first[layer])) != 1:
-            good = [name for name, i in first.items() if len(_crossing(nodes, i)) == 1]
+            good = _single_crossings(nodes, first)
             why = "more than one tensor crosses before it" if layer in first else "no such layer"
             raise ValueError(f"layer: {layer!r} given ({why}); accepted: input, {', '.join(good)}")
         at = first[layer]
@@ -231,11 +230,6 @@ def find_head(model: nn.Module) -> str:
     raise ValueError(f"model: {type(model).__name__} does not end in a linear layer, which mask and published need")
 
 
-def num_classes(model: nn.Module) -> int:
-    """How many logits the model has."""
-    return model.get_submodule(find_head(model)).out_features
-
-
 def _trace(model: nn.Module) -> fx.GraphModule:
     try:
         return fx.symbolic_trace(model.eval())
@@ -262,3 +256,8 @@ def _crossing(nodes: list[fx.Node], at: int) -> set[fx.Node]:
     before = set(nodes[:at])
     used = {source for node in nodes[at:] for source in node.all_input_nodes}
     return {node for node in used & before if node.op != "get_attr"}
+
+
+def _single_crossings(nodes: list[fx.Node], first: dict[str, int]) -> list[str]:
+    """The modules before which one value alone crosses."""
+    return [name for name, at in first.items() if len(_crossing(nodes, at)) == 1]

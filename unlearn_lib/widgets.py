@@ -14,6 +14,7 @@ from collections.abc import Callable
 import ipywidgets as w
 import matplotlib.pyplot as plt
 import torch
+from PIL import Image
 
 from unlearn_lib.data import check_forget
 from unlearn_lib.evaluation import confusion_of, score
@@ -276,8 +277,6 @@ def unlearning_panel(lab: Experiment) -> UnlearningPanel:
 
 def _png(x: torch.Tensor) -> bytes:
     """One picture [C, H, W] of any range as PNG."""
-    from PIL import Image
-
     x = ((x - x.min()) / (x.max() - x.min() + 1e-9) * 255).to(torch.uint8)
     buffer = io.BytesIO()
     Image.fromarray(x.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()).save(buffer, "PNG")
