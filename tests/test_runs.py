@@ -31,14 +31,16 @@ def test_a_code_is_short_and_another_set_has_another(first, second):
     assert (class_code(first) == class_code(second)) == (first == second)
 
 
-def test_a_run_holds_what_the_next_step_needs_and_no_pickle(unlearned):
-    assert {p.name for p in unlearned.path.iterdir()} == {
+def test_a_run_holds_what_the_next_step_needs_and_no_pickle(lab, unlearned):
+    fresh = lab.unlearn("distill", version="fresh")  # one that no other test has audited
+    assert {p.name for p in fresh.path.iterdir()} == {
         "config.json",
         "metrics.json",
         "history.json",
         "model.safetensors",
     }
     assert unlearned.name == "lenet5-digits-unlearned-1-4-distill-s0"
+    assert fresh.name == unlearned.name + "-fresh"
     assert unlearned.config["original_run"] == "lenet5-digits-s0"
     assert unlearned.config["golden_run"] == "lenet5-digits-golden-1-4-s0"
     assert unlearned.config["forget"] == FORGET

@@ -1,8 +1,24 @@
 """Zero-shot class unlearning: a trained classifier forgets classes without any of the data it was trained on."""
 
+from unlearn_lib.auditing import (
+    agreement,
+    ain,
+    audit,
+    features_of,
+    js_divergence,
+    membership,
+    misplaced,
+    moved,
+    probe,
+    probe_forget,
+    relearn_curve,
+    relearn_time,
+    zrf,
+)
 from unlearn_lib.data import Data, Split, check_forget, load_data, parse_classes
 from unlearn_lib.evaluation import answers_of, confusion_of, evaluate, logits_of, score, table
-from unlearn_lib.experiment import PRESETS, Experiment, describe_preset, from_preset
+from unlearn_lib.experiment import PRESETS, Experiment, describe_preset, experiment_of, from_preset
+from unlearn_lib.explorers import ComparisonPanel, ImpressionExplorer, comparison_panel, impression_explorer
 from unlearn_lib.impressions import (
     Impressions,
     default_layer,
@@ -11,6 +27,7 @@ from unlearn_lib.impressions import (
     make_impressions,
     responsive_layers,
 )
+from unlearn_lib.lab import LabPanel, lab_grid, lab_panel, lab_run
 from unlearn_lib.models import (
     KarpathyNet,
     LeNet5,
@@ -23,63 +40,95 @@ from unlearn_lib.models import (
 from unlearn_lib.plots import (
     plot_confusions,
     plot_cost,
+    plot_frontier,
     plot_growth,
     plot_history,
     plot_impressions,
+    plot_lab,
     plot_losses,
     plot_per_class,
     plot_pictures,
     plot_recipes,
+    plot_relearning,
     plot_responsive,
     save_figure,
 )
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.training import fit
-from unlearn_lib.unlearning import PUBLISHED, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
-from unlearn_lib.widgets import UnlearningPanel, unlearning_panel
+from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
+from unlearn_lib.verdict import audit_run, audit_table, trained_seeds, verdict
+from unlearn_lib.widgets import Stopped, UnlearningPanel, unlearning_panel
 
 __all__ = [
     "PRESETS",
     "PUBLISHED",
+    "ComparisonPanel",
     "Data",
     "Experiment",
+    "ImpressionExplorer",
     "Impressions",
     "KarpathyNet",
+    "LabPanel",
     "LeNet5",
     "Run",
     "Split",
+    "Stopped",
+    "Switches",
     "UnlearningPanel",
     "ZeroShotUnlearner",
+    "agreement",
+    "ain",
     "answers_of",
+    "audit",
+    "audit_run",
+    "audit_table",
     "check_forget",
+    "comparison_panel",
     "confusion_of",
     "default_layer",
     "describe_preset",
     "diagnose",
     "distill_loss",
     "evaluate",
+    "experiment_of",
+    "features_of",
     "find_head",
     "fit",
     "follow_impression",
     "from_preset",
+    "impression_explorer",
+    "js_divergence",
+    "lab_grid",
+    "lab_panel",
+    "lab_run",
     "load_data",
     "logits_of",
     "make_impressions",
     "make_model",
     "mask",
+    "membership",
+    "misplaced",
+    "moved",
     "open_run",
     "parse_classes",
     "pick_device",
     "plot_confusions",
     "plot_cost",
+    "plot_frontier",
     "plot_growth",
     "plot_history",
     "plot_impressions",
+    "plot_lab",
     "plot_losses",
     "plot_per_class",
     "plot_pictures",
     "plot_recipes",
+    "plot_relearning",
     "plot_responsive",
+    "probe",
+    "probe_forget",
+    "relearn_curve",
+    "relearn_time",
     "responsive_layers",
     "retain_mass_loss",
     "runs_root",
@@ -88,5 +137,8 @@ __all__ = [
     "split",
     "splittable_layers",
     "table",
+    "trained_seeds",
     "unlearning_panel",
+    "verdict",
+    "zrf",
 ]

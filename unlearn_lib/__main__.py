@@ -4,8 +4,8 @@
     python -m unlearn_lib --preset paper       the same on MNIST and CIFAR-10
     python -m unlearn_lib run --model lenet5 --data mnist --forget 1 2 3 4 --method distill
 
-and the steps on their own: train, golden, impressions, unlearn. Results go to standard output, progress and news to
-standard error.
+and the steps on their own: train, golden, impressions, unlearn; then `audit --run NAME`.
+Results go to standard output, progress and news to standard error.
 """
 
 import argparse
@@ -16,11 +16,12 @@ import matplotlib
 import matplotlib.pyplot as plt
 
 from unlearn_lib.evaluation import table
-from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset
+from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset, experiment_of
 from unlearn_lib.impressions import RECIPES, diagnose, responsive_layers
-from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
-from unlearn_lib.runs import Run
+from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, plot_relearning, save_figure
+from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.unlearning import METHODS
+from unlearn_lib.verdict import audit_run, audit_table
 
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 
@@ -31,9 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     try:
-        {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}.get(
-            args.step, _preset
-        )(args)
+        steps = {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}
+        (steps | {"audit": _audit}).get(args.step, _preset)(args)
     except (ValueError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         parents=[everywhere],
     )
     parser.add_argument("--preset", choices=PRESETS, help="$UNLEARN_PRESET, else quick")
-    steps = parser.add_subparsers(dest="step", metavar="{train,golden,impressions,unlearn,run}")
+    steps = parser.add_subparsers(dest="step", metavar="{train,golden,impressions,unlearn,run,audit}")
 
     one = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[everywhere])
     one.add_argument("--model", required=True, help="lenet5, karpathynet or a torchvision classifier")
@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     run = steps.add_parser(
         "run", parents=[one, forgetting, training, made, numbers, unlearning], help="all of it, with the comparison"
     )
+    audit = steps.add_parser("audit", parents=[everywhere], help="ask of an unlearned run whether the class is gone")
+    audit.add_argument("--run", required=True, metavar="NAME", help="name of its run folder")
+    audit.add_argument(
+        "--seeds", type=int, metavar="N", help="make the golden band from seeds 0 to N-1, trained if need be"
+    )
+    audit.add_argument("--layer", help="the linear probe reads its input; the head's by default")
     run.add_argument("--train-epochs", type=int)
     run.add_argument("--train-lr", type=float)
     return parser
@@ -147,6 +153,24 @@ def _run(args: argparse.Namespace) -> None:
     _draw_training(lab, {"original": original, "golden": golden})
     _draw(lab, run)
     _print(args, run.metrics, [run], lab)
+
+
+def _audit(args: argparse.Namespace) -> None:
+    run = open_run(runs_root(args.runs_root), args.run)
+    lab = experiment_of(run, data_root=args.data_root, device=args.device, say=_say)
+    run = audit_run(lab, run, seeds=None if args.seeds is None else range(args.seeds), layer=args.layer)
+    audit = run.metrics["audit"]
+    figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")
+    path = save_figure(figure, "relearning", run.path)
+    if args.json:
+        print(json.dumps(run.metrics, indent=1, sort_keys=True))
+        return
+    names = ", ".join(lab.dataset.classes[c] for c in lab.forget)
+    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {names}")
+    print(f"F forget, R retain; probe at {audit['layer']}; golden band: mean ± sd of seeds {audit['seeds']}\n")
+    print(audit_table({"unlearned": audit}).to_string())
+    print("\nmoved, |new - old| / |old|: " + ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items()))
+    _say(f"figure: {path}")
 
 
 def _preset(args: argparse.Namespace) -> None:

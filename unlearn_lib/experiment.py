@@ -83,7 +83,7 @@ class Experiment:
         check_positive(**self._training, save_every=self.save_every)
         pick_device(self.device)
         self._shape = make_model(self.model, 2, size=self.size, dropout=self.dropout).input_shape
-        self._root = runs_root(self.runs_root)
+        self.root = runs_root(self.runs_root)
         run_name(self.model, "data", self.seed, version=self.version)
         self.forget = parse_classes(self.forget, self.dataset.classes)
         self._done = set()  # with `force`, what has been made anew already
@@ -108,12 +108,12 @@ class Experiment:
 
     def finished_golden(self) -> Run | None:
         """The golden model's run for the forget classes, where it has been trained."""
-        name = self._name("golden", class_code(self.forget))
-        return open_run(self._root, name) if (self._root / name / "config.json").is_file() else None
+        name = self.run_name("golden", class_code(self.forget))
+        return open_run(self.root, name) if (self.root / name / "config.json").is_file() else None
 
     def original(self) -> Run:
         """The trained model's run as it stands, whatever numbers it was trained with."""
-        run = open_run(self._root, self._name())
+        run = open_run(self.root, self.run_name())
         if run.config["classes"] != self.dataset.classes:
             raise ValueError(
                 f"data: {self.dataset.name} has the classes {self.dataset.classes[:5]}..., "
@@ -129,9 +129,15 @@ class Experiment:
         return model
 
     def impressions(
-        self, layer: str | None = None, *, samples: int = 100, recipe: str = "calibrated", steps: int | None = None
+        self,
+        layer: str | None = None,
+        *,
+        samples: int = 100,
+        recipe: str = "calibrated",
+        steps: int | None = None,
+        on_step: Callable | None = None,
     ) -> Impressions:
-        """Impressions of every class, made once and kept in the model's run folder."""
+        """Impressions of every class, made once and kept in the model's run folder; what `on_step` raises ends it."""
         run = self.original()
         model = self.load(run)
         layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
@@ -141,7 +147,9 @@ class Experiment:
         if kept is not None:
             self.say(f"impressions at {layer}, {recipe}: reused from {run.name}")
             return kept
-        made = make_impressions(model, layer, samples=samples, recipe=recipe, steps=steps, seed=self.seed)
+        made = make_impressions(
+            model, layer, samples=samples, recipe=recipe, steps=steps, seed=self.seed, on_step=on_step
+        )
         save_impressions(path, made, words)
         self.say(f"impressions at {layer}, {recipe}: {len(made.x):,} made in {made.seconds:.1f} s")
         return made
@@ -175,7 +183,7 @@ class Experiment:
         arguments |= {"samples": samples, "recipe": recipe, "version": version, **numbers}
         arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
         golden = self.finished_golden()
-        run = find_run(self._root, name, arguments, force=self._anew(name))
+        run = find_run(self.root, name, arguments, force=self._anew(name))
         if run is not None:
             self.say(f"{name}: reused")
             return self._with_golden(run, golden)
@@ -195,7 +203,7 @@ class Experiment:
             "audit": None,
         }
         metrics["seconds"] |= {"impressions": impressions.seconds, "unlearn": seconds}
-        run = write_run(self._root, name, arguments, unlearned, history, metrics, **self._notes(), golden_run=None)
+        run = write_run(self.root, name, arguments, unlearned, history, metrics, **self._notes(), golden_run=None)
         return self._with_golden(run, golden)
 
     def check_unlearning(self, method: str, *, layer=None, samples: int = 100, recipe=None, **numbers: float) -> None:
@@ -213,14 +221,14 @@ class Experiment:
 
     def _fit(self, forget: list[int]) -> Run:
         kind = "golden" if forget else "original"
-        name = self._name(*(["golden", class_code(forget)] if forget else []))
+        name = self.run_name(*(["golden", class_code(forget)] if forget else []))
         arguments = self._arguments() | {"forget": forget, "label_smoothing": self.label_smoothing, **self._training}
         anew = self._anew(name)
-        run = find_run(self._root, name, arguments, force=anew)
+        run = find_run(self.root, name, arguments, force=anew)
         if run is not None:
             self.say(f"{name}: reused")
             return run
-        checkpoint = self._root / name / "checkpoint.safetensors"
+        checkpoint = self.root / name / "checkpoint.safetensors"
         if anew:
             checkpoint.unlink(missing_ok=True)
         model = make_model(self.model, self.dataset.num_classes, size=self.size, dropout=self.dropout, seed=self.seed)
@@ -241,14 +249,15 @@ class Experiment:
         metrics[kind] = evaluate(model.to(pick_device(self.device)), self.dataset, forget)
         metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
         metrics["seconds"]["golden" if forget else "train"] = seconds
-        run = write_run(self._root, name, arguments, model.cpu(), history, metrics, **self._notes())
+        run = write_run(self.root, name, arguments, model.cpu(), history, metrics, **self._notes())
         accuracy = metrics[kind]["retain_accuracy" if forget else "overall_accuracy"]
         self.say(
             f"{name}: trained in {seconds:.1f} s, {accuracy:.2%} of {'retain' if forget else 'test'} pictures right"
         )
         return run
 
-    def _name(self, *parts: str) -> str:
+    def run_name(self, *parts: str) -> str:
+        """The name of this experiment's run folder of one kind: of the original without `parts`."""
         return run_name(self.model, self.dataset.name, self.seed, *parts, version=self.version)
 
     def _arguments(self, trained: dict | None = None) -> dict:
@@ -258,7 +267,8 @@ class Experiment:
 
     def _notes(self) -> dict:
         device = str(pick_device(self.device))
-        return {"device": device, "source": self.dataset.source, "classes": self.dataset.classes}
+        given = str(self.data)  # a folder's path, of which `data` keeps the name
+        return {"device": device, "source": self.dataset.source, "classes": self.dataset.classes, "data_given": given}
 
     def _anew(self, name: str) -> bool:
         """Whether `force` asks for this now: once in the life of an experiment."""
@@ -278,6 +288,21 @@ class Experiment:
                 run = Run(run.path, run.config | {"golden_run": golden.name})
                 write_json(run.path / "config.json", run.config)
         return run
+
+
+def experiment_of(run: Run, **changes) -> Experiment:
+    """The experiment that an unlearned run came from, its original trained as it has been; `changes` put in place.
+
+    Raises ValueError where the run is no unlearned one.
+    """
+    if "original_run" not in run.config:
+        raise ValueError(f"run: {run.name} given; an unlearned run is accepted")
+    c, trained = run.config, open_run(run.path.parent, run.config["original_run"]).config
+    own = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
+    own |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
+    own |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}
+    own |= {name: trained[name] for name in ("label_smoothing", "version")}
+    return Experiment(**own | {name: value for name, value in changes.items() if value is not None})
 
 
 def describe_preset() -> None:

@@ -5,7 +5,7 @@ the trained model is the only source.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,11 @@ def make_impressions(
     recipe: str = "calibrated",
     steps: int | None = None,
     seed: int = 0,
+    classes: Collection[int] | None = None,
     memory: int = 2**29,
     on_step: Callable[[int, torch.Tensor], None] | None = None,
 ) -> Impressions:
-    """Make `samples` impressions of every class at the input of `layer` (`input`: pixels; None: see `default_layer`).
+    """Make `samples` impressions of each class at the input of `layer` (`input`: pixels; None: see `default_layer`).
 
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; never negative
     behind a ReLU, pixels within their range and smooth (total variation, jitter). At a linear head the start is the
@@ -57,7 +58,8 @@ def make_impressions(
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks whose activations stay below `memory` bytes; Adam works
     coordinate by coordinate, so that this gives what one-by-one optimisation gives.
-    on_step: called with the step's number and the first chunk, before the first step (0) and after each.
+    classes: indices of those to make impressions of, all by default. on_step: called with the step's number and the
+    chunk at work, before its first step (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     begin = time.perf_counter()
@@ -67,18 +69,18 @@ def make_impressions(
     (low, high), pixels = allowed_range(model, layer), at_pixels(model, layer)
     with torch.no_grad():
         k = tail(torch.zeros(1, *shape, device=device)).shape[1]
-    labels = torch.arange(k).repeat_interleave(samples)
+    wanted = torch.arange(k) if classes is None else torch.tensor(check_classes(classes, k))
+    labels = wanted.repeat_interleave(samples)
     x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
     if recipe == "calibrated":
         x = (0.1 if pixels else 0.7) * x.clamp(low, high)  # faint and sparse, as after a ReLU
     chunk = max(1, memory // (12 * _numbers_per_sample(tail, shape, device)))
     for part in torch.arange(len(labels)).split(chunk):
-        follow = on_step if part[0] == 0 else None
-        start, wanted = x[part].to(device), labels[part].to(device)
+        start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "calibrated":
-            x[part] = _calibrate(tail, start, wanted, steps, low, high, pixels, follow).cpu()
+            x[part] = _calibrate(tail, start, goal, steps, low, high, pixels, on_step).cpu()
         else:
-            x[part] = _publish(tail, start, wanted, steps, follow).cpu()
+            x[part] = _publish(tail, start, goal, steps, on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
@@ -91,6 +93,14 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
     if layer is not None:
         split(model, layer)
     return layer
+
+
+def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
+    """Class indices, sorted; raises ValueError where there are none or one is out of range."""
+    chosen = sorted({int(c) for c in classes})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
+        raise ValueError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
+    return chosen
 
 
 def _calibrate(tail, x, labels, steps, low, high, pixels, follow) -> torch.Tensor:
@@ -190,7 +200,13 @@ def follow_impression(
     """One impression's way from noise: confidence and norm at every step, and its states [steps + 1, *shape]."""
     states = []
     made = make_impressions(
-        model, layer, samples=1, recipe=recipe, steps=steps, on_step=lambda step, x: states.append(x[label].clone())
+        model,
+        layer,
+        samples=1,
+        recipe=recipe,
+        steps=steps,
+        classes=[label],
+        on_step=lambda step, x: states.append(x[0].clone()),
     )
     states = torch.stack(states)
     _, tail = split(model, made.layer)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
@@ -162,11 +163,23 @@ def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str, shown:
         for axis, step in zip(upper.subplots(1, shown), chosen, strict=True):
             show_impression(axis, pictures[step])
             axis.set_title(f"step {step}", fontsize=11)
-        for axis, (i, what) in zip(lower.subplots(1, 2), enumerate(("confidence", "norm")), strict=True):
-            axis.plot(growth.index, growth[what], LINES[i], color=COLOURS[i], lw=2)
-            axis.set(xlabel="step", ylabel=what, ylim=(0, None))
+        _draw_growth(lower.subplots(1, 2), growth)
         figure.suptitle(title)
     return figure
+
+
+def plot_growth_curves(growth: pd.DataFrame) -> Figure:
+    """Confidence and norm of one impression over the steps."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(8, 2.9))
+        _draw_growth(axes, growth)
+    return figure
+
+
+def _draw_growth(axes, growth: pd.DataFrame) -> None:
+    for axis, (i, what) in zip(axes, enumerate(("confidence", "norm")), strict=True):
+        axis.plot(growth.index, growth[what], LINES[i], color=COLOURS[i], lw=2)
+        axis.set(xlabel="step", ylabel=what, ylim=(0, None))
 
 
 def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -179,6 +192,64 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
                 axis.bar(name, value, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white")
                 axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")
             axis.set(title=what, ylim=(0, axis.get_ylim()[1] * 1.12))
+        figure.suptitle(title)
+    return figure
+
+
+def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
+    """Forget accuracy while learning F again, over mini-batches: original, masked, each audited run, and golden."""
+    first = next(iter(audits.values()))["relearn"]["curve"]
+    curves = {name: first[name] for name in ("masked", "golden")}
+    curves |= {name: block["relearn"]["curve"]["unlearned"] for name, block in audits.items()}
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(11, 4))
+        for i, (name, curve) in enumerate(curves.items()):
+            axis.plot(range(len(curve)), curve, LINES[i % len(LINES)], color=COLOURS[i], lw=2, label=name)
+        target = next(iter(audits.values()))["target"]
+        axis.axhline(target, color="0.3", lw=1)
+        axis.text(1, target, "relearned", va="bottom", fontsize=11)
+        axis.set(xlabel="mini-batches of real training data", ylabel="forget accuracy", ylim=(0, 1.05), title=title)
+        axis.set_xscale("symlog", linthresh=10)
+        axis.set_xlim(0, None)
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(frameon=False)
+    return figure
+
+
+def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
+    """Retain accuracy against probe accuracy on F: a mark and a word for each of `rows`, all of `golden` as stars.
+
+    Both have columns retain and probe (fractions); `rows` is indexed by name, with a column layer for the colour.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(11, 5))
+        for i, (layer, part) in enumerate(rows.groupby("layer", sort=False)):
+            axis.plot(part["probe"], part["retain"], "os^Dvp"[i % 6], ms=9, color=COLOURS[i], label=layer)
+        for name, row in rows.iterrows():
+            axis.annotate(name, (row["probe"], row["retain"]), (6, 5), textcoords="offset points", fontsize=10)
+        axis.plot(golden["probe"], golden["retain"], "*", ms=15, color="black", label="golden, one a seed")
+        axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
+        axis.xaxis.set_major_formatter("{x:.0%}")
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(frameon=False, title="tail begins at")
+    return figure
+
+
+def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Figure:
+    """Forget and retain accuracy of the lab's sixteen combinations; the `chosen` one has a frame."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), sharey=True)
+        for axis, (what, words) in zip(axes, (("FA", "forget accuracy, %"), ("RA", "retain accuracy, %")), strict=True):
+            table = 100 * grid[what].unstack(["signs", "smoothing"], sort=False)
+            names = [f"{signs} signs\nsmoothing {smoothing:g}" for signs, smoothing in table.columns]
+            rows = [f"{impressions},\nweights {weights}" for impressions, weights in table.index]
+            sns.heatmap(table.to_numpy(), vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".1f", cbar=False, ax=axis)
+            axis.set_xticklabels(names, fontsize=10)
+            axis.set_yticklabels(rows, rotation=0, fontsize=10)
+            axis.set_title(words)
+            if chosen is not None:
+                place = table.columns.get_loc(chosen[2:]), table.index.get_loc(chosen[:2])
+                axis.add_patch(plt.Rectangle(place, 1, 1, fill=False, edgecolor="red", lw=4, clip_on=False))
         figure.suptitle(title)
     return figure
 
@@ -216,16 +287,27 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
 
 
 def show_impression(axis, x: torch.Tensor) -> None:
-    """Draw one impression: pixels as a picture, channels as tiles, a vector as a square of cells."""
+    """Draw one impression as `as_picture` sees it."""
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-    if x.dim() == 3 and x.shape[0] in (1, 3):
-        x = x / 255 if x.max() > 20 else (x - x.min()) / (x.max() - x.min() + 1e-9)  # uint8 or normalised pixels
-        axis.imshow(x.permute(1, 2, 0).expand(-1, -1, 3).numpy())
-        return
+    axis.imshow(as_picture(x))
+
+
+def as_picture(x: torch.Tensor) -> np.ndarray:
+    """One impression as RGB uint8 [H, W, 3]: pixels as a picture, channels as tiles, a vector as a square of cells."""
+    x = x.detach().cpu().float()
+    low, high = (0, 255) if _is_picture(x) and x.max() > 20 else (x.min(), x.max())  # uint8, or normalised pixels
+    x = (x - low) / (high - low + 1e-9)
+    if _is_picture(x):
+        return (255 * x.permute(1, 2, 0).expand(-1, -1, 3)).to(torch.uint8).numpy()
     tiles = x if x.dim() == 3 else x.reshape(-1, 1, 1)
     side = math.ceil(len(tiles) ** 0.5)
     padded = torch.full((side * side, *tiles.shape[1:]), torch.nan)
     padded[: len(tiles)] = tiles
-    picture = padded.unflatten(0, (side, side)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    axis.imshow(picture.numpy(), cmap="viridis")
+    whole = padded.unflatten(0, (side, side)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    return matplotlib.colormaps["viridis"].with_extremes(bad="white")(whole.numpy(), bytes=True)[..., :3]
+
+
+def _is_picture(x: torch.Tensor) -> bool:
+    """Whether x [C, H, W] has the one or three channels of a picture."""
+    return x.dim() == 3 and x.shape[0] in (1, 3)

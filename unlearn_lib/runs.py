@@ -22,13 +22,7 @@ from torch import nn
 from unlearn_lib.data import REPOSITORY
 from unlearn_lib.models import make_model
 
-CONFIG_NOTES = {
-    "versions",
-    "device",
-    "source",
-    "classes",
-    "golden_run",
-}  # what config.json tells besides
+CONFIG_NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run"}  # what config.json tells besides
 
 
 @dataclass(frozen=True)
@@ -125,9 +119,13 @@ def find_run(root: Path, name: str, arguments: dict, *, force: bool = False) -> 
 def open_run(root: Path, name: str) -> Run:
     """The run of this name. Raises FileNotFoundError with the names of those that there are."""
     if not (root / name / "config.json").is_file():
-        names = sorted(p.parent.name for p in root.glob("*/config.json"))
-        raise FileNotFoundError(f"run: no {name!r} in {root}; there: {', '.join(names) or 'none'}")
+        raise FileNotFoundError(f"run: no {name!r} in {root}; there: {', '.join(run_names(root)) or 'none'}")
     return Run(root / name, read_json(root / name / "config.json"))
+
+
+def run_names(root: Path) -> list[str]:
+    """Names of the finished runs below `root`, sorted."""
+    return sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
 
 
 def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:

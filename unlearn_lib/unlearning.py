@@ -6,7 +6,8 @@ F forget classes, R retain classes, z logits, p = softmax(z); xi an impression o
              ascent on the forget classes (NegGrad+, Kurmanji et al. 2023, made bounded).
 - distill    minimise  KL(softmax(z0 with F at -inf) || p)  on xi_F and xi_R, z0 the original's logits
              (DELETE, CVPR 2025).
-- published  minimise  0.9 CE(xi_F), then -0.1 CE(xi_R), both smoothed by 0.1, in the head's bias alone.
+- published  minimise  0.9 CE(xi_F), then -0.1 CE(xi_R), both smoothed by 0.1, in the head's bias alone; `Switches`
+             mend its signs, its smoothing and its frozen weights one by one.
 - mask       w_u = 0, b_u = -1e4 for u in F: no training. It never lowers retain accuracy: where it changes the argmax,
              that was a forget class, wrong for every retain picture. The baseline every row stands beside.
 """
@@ -55,11 +56,25 @@ def distill_loss(logits: torch.Tensor, original: torch.Tensor, forget: torch.Ten
     return terms.masked_fill(forget, 0).sum(1).mean()  # 0 log 0 = 0
 
 
+@dataclass(frozen=True)
+class Switches:
+    """The published update's four peculiarities but one (the impressions), each mended by turning its switch.
+
+    prose_signs: up on the forget loss and down on the retain loss, as the prose says; the code does the reverse.
+    smoothing: of the labels. weights: train the head's weight too, and not its bias alone.
+    """
+
+    prose_signs: bool = False
+    smoothing: float = 0.1
+    weights: bool = False
+
+
 @dataclass
 class ZeroShotUnlearner:
     """Unlearn `forget` in a copy of `model`, from `impressions` alone; `unlearn()` does it.
 
     layer: the first of the tail, that of the impressions where none is given. lr: AdamW's learning rate.
+    switches: changes to the published update, without effect on the other methods.
     Raises ValueError, before any work, for what it does not accept.
     """
 
@@ -75,6 +90,7 @@ class ZeroShotUnlearner:
     retain_weight: float = 1.0
     batch_size: int = 128
     seed: int = 0
+    switches: Switches = Switches()
 
     def __post_init__(self):
         self.layer = self.layer or self.impressions.layer
@@ -103,11 +119,13 @@ class ZeroShotUnlearner:
         _, tail = split(model, self.layer)
         device = next(model.parameters()).device
         x, labels = self.impressions.x.to(device), self.impressions.labels.to(device)
-        forget = torch.zeros(int(labels.max()) + 1, dtype=torch.bool, device=device)
-        forget[self.forget] = True
         with torch.no_grad():
             original = torch.cat([tail(part) for part in x.split(500)])
-        trained = [model.get_submodule(self.layer).bias] if self.method == "published" else list(tail.parameters())
+        forget = torch.zeros(original.shape[1], dtype=torch.bool, device=device)
+        forget[self.forget] = True
+        trained = list(tail.parameters())
+        if self.method == "published" and not self.switches.weights:
+            trained = [model.get_submodule(self.layer).bias]
         model.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)
@@ -128,7 +146,8 @@ class ZeroShotUnlearner:
                 sums += torch.tensor([[p.item(), 1.0] if torch.is_tensor(p) else [0.0, 0.0] for p in losses])
             for name, (total, count) in zip(history, sums.tolist(), strict=True):
                 history[name].append(total / max(count, 1))
-            if not max(abs(values[-1]) for values in history.values()) < RUNAWAY:
+            bound = float("inf") if self.method == "published" else RUNAWAY  # whose ascent has no bound
+            if not max(abs(values[-1]) for values in history.values()) < bound:
                 raise ValueError(f"lr: with {self.lr} the loss runs away in epoch {epoch + 1}; give a smaller one")
             state = {"epoch": epoch + 1, "epochs": self.epochs, "model": model}
             state |= {name: values[-1] for name, values in history.items()}
@@ -156,8 +175,9 @@ class ZeroShotUnlearner:
                 losses.append(0.0)
             elif self.method == "distill":
                 losses.append(distill_loss(z, original[mine], forget))
-            elif self.method == "published":  # its signs are those of the published code, which its prose reverses
-                losses.append((-1 if retain else 1) * F.cross_entropy(z, y, label_smoothing=0.1))
+            elif self.method == "published":
+                up = bool(retain) != self.switches.prose_signs
+                losses.append((-1 if up else 1) * F.cross_entropy(z, y, label_smoothing=self.switches.smoothing))
             elif retain:
                 losses.append(F.cross_entropy(z, y, label_smoothing=self.impressions.smoothing))
             else:

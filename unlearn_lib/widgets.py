@@ -1,4 +1,4 @@
-"""Panels: unlearning with a hand on a slider.
+"""The unlearning panel: unlearning with a hand on a slider.
 
 A panel is handed the slow functions; its state and its callbacks work without a front end. The work runs in a thread,
 so that Stop is heard while it goes on; `wait()` waits for it.
@@ -13,7 +13,9 @@ from collections.abc import Callable
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from unlearn_lib.data import check_forget
@@ -21,20 +23,26 @@ from unlearn_lib.evaluation import confusion_of, score
 from unlearn_lib.experiment import Experiment, default_recipe
 from unlearn_lib.impressions import make_impressions
 from unlearn_lib.models import find_head, layer_shape, split, splittable_layers
-from unlearn_lib.plots import plot_per_class
+from unlearn_lib.plots import as_picture, plot_per_class
 from unlearn_lib.unlearning import METHODS, PUBLISHED, ZeroShotUnlearner
 
-WIDE = w.Layout(width="460px")
-CHANGED = "Changed: what stands below is still the run before. Press Run."
-NAMED = {"description_width": "110px"}
+WIDE = w.Layout(width="480px")
+NAMED = {"description_width": "8.5em"}
+BELOW = "What stands below is still the run before."
+START = {"lr": 1e-3, "epochs": 20, "forget_weight": 1.0}
+
+
+class Stopped(Exception):
+    """Raised inside `unlearn` when Stop was pressed before there was a result."""
 
 
 class UnlearningPanel:
     """Controls, a picture of the result, and its numbers in words.
 
-    unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> blocks by name;
-    save(choice, epochs) -> where it was saved; golden_seconds(choice) -> seconds or None; thumbnails: PNG by class.
-    A choice holds forget (indices), lr, epochs, forget_weight, layer and method.
+    unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> (blocks by name, golden's seconds or
+    None); save(choice, epochs) -> where it was saved; thumbnails: PNG by class. A choice holds forget (indices), lr,
+    epochs, forget_weight, layer and method. on_step gets {"epoch"} (0: impressions are being made) and returns False
+    where Stop was pressed.
     """
 
     def __init__(
@@ -45,42 +53,42 @@ class UnlearningPanel:
         forget: list[int],
         *,
         unlearn: Callable[[dict, Callable], tuple],
-        judge: Callable[[object, dict], dict],
+        judge: Callable[[object, dict], tuple[dict, float | None]],
         save: Callable[[dict, int], str],
-        golden_seconds: Callable[[dict], float | None] = lambda choice: None,
         thumbnails: list[bytes] | None = None,
+        font: int = 14,
     ):
         self.title, self.classes, self.start_forget = title, classes, forget
-        self._unlearn, self._judge, self._save, self._golden_seconds = unlearn, judge, save, golden_seconds
+        self._unlearn, self._judge, self._save = unlearn, judge, save
         self.model, self.history, self.blocks, self.choice = None, None, None, None
         self._stop, self._thread = threading.Event(), None
 
-        self.toggles = [w.ToggleButton(description=name, layout=w.Layout(width="96px")) for name in classes]
+        wide = f"{max(5, 0.75 * max(map(len, classes)) + 3):.0f}em"
+        self.toggles = [
+            w.ToggleButton(description=name, layout=w.Layout(width=wide)).add_class("unlearn-class") for name in classes
+        ]
         pictures = [[w.Image(value=png, width=48, height=48)] for png in thumbnails or []] or [[] for _ in classes]
-        cells = [w.VBox([*picture, toggle]) for picture, toggle in zip(pictures, self.toggles, strict=True)]
-        last = len(classes) - 1
-        self.range = w.IntRangeSlider(
-            value=(0, 0), max=last, description="forget from, to", style=NAMED, layout=WIDE, continuous_update=False
-        )
-        self.lr = w.FloatLogSlider(
-            value=1e-3, min=-5, max=0, step=0.1, description="learning rate", style=NAMED, layout=WIDE
-        )
-        self.epochs = w.IntSlider(value=20, min=1, max=200, description="epochs", style=NAMED, layout=WIDE)
-        self.forget_weight = w.FloatSlider(
-            value=1, min=0, max=5, step=0.1, description="forget weight", style=NAMED, layout=WIDE
-        )
-        self.layer = w.Dropdown(options=layers, value=layers[-1], description="layer", style=NAMED, layout=WIDE)
-        self.method = w.Dropdown(options=METHODS, description="method", style=NAMED, layout=WIDE)
-        self.run = w.Button(description="Run", button_style="primary", icon="play")
-        self.stop = w.Button(description="Stop", disabled=True, icon="stop")
-        self.reset = w.Button(description="Reset", icon="undo")
-        self.save = w.Button(description="Save model", disabled=True, icon="save")
-        self.progress = w.IntProgress(layout=w.Layout(width="460px"))
-        self.status, self.numbers = w.HTML(), w.HTML()
-        self.picture = w.Image(format="png", layout=w.Layout(max_width="980px", display="none"))
-        for control in (self.lr, self.epochs, self.forget_weight):
+        column = w.Layout(align_items="center")
+        cells = [w.VBox([*p, toggle], layout=column) for p, toggle in zip(pictures, self.toggles, strict=True)]
+        own = {"style": NAMED, "layout": WIDE}
+        self.range = w.IntRangeSlider(max=len(classes) - 1, description="forget from, to", **own)
+        self.lr = w.FloatLogSlider(min=-5, max=0, step=0.1, description="learning rate", **own)
+        self.epochs = w.IntSlider(min=1, max=200, description="epochs", **own)
+        self.forget_weight = w.FloatSlider(min=0, max=5, step=0.1, description="forget weight", **own)
+        self.layer = w.Dropdown(options=layers, description="layer", **own)
+        self.method = w.Dropdown(options=METHODS, description="method", **own)
+        fits = {"layout": w.Layout(width="auto", min_width="6em", flex="0 0 auto")}
+        self.run = w.Button(description="Run", button_style="primary", icon="play", **fits)
+        self.stop = w.Button(description="Stop", disabled=True, icon="stop", **fits)
+        self.reset = w.Button(description="Reset", icon="undo", **fits)
+        self.save = w.Button(description="Save model", disabled=True, icon="save", **fits)
+        self.progress = w.IntProgress(layout=w.Layout(width="360px"))
+        self.words, self.status, self.numbers = w.HTML(), w.HTML(), w.HTML()
+        self.picture = w.Image(format="png", layout=w.Layout(max_width="100%", display="none"))
+        for control in (self.range, self.lr, self.epochs, self.forget_weight):
             control.continuous_update = False
-        for name in ("range", "lr", "epochs", "layer", "method", "run", "stop", "reset", "save", "status", "numbers"):
+        names = "range lr epochs forget_weight layer method run stop reset save words status numbers picture"
+        for name in names.split():
             getattr(self, name).add_class(f"unlearn-{name}")
 
         self.run.on_click(lambda button: self.start())
@@ -91,11 +99,13 @@ class UnlearningPanel:
         self.method.observe(self._method_chosen, "value")
         for control in (*self.toggles, self.lr, self.epochs, self.forget_weight, self.layer, self.method):
             control.observe(lambda change: self._changed(), "value")
-        grid = w.Box(cells, layout=w.Layout(flex_flow="row wrap"))
-        sliders = w.VBox([self.range, self.lr, self.epochs, self.forget_weight, self.layer, self.method])
-        buttons = w.HBox([self.run, self.stop, self.reset, self.save])
-        parts = [w.HTML(f"<b>{html.escape(title)}</b>: choose the classes to forget"), grid, sliders, buttons]
-        self.widget = w.VBox([*parts, self.progress, self.status, self.numbers, self.picture])
+        sliders = [self.range, self.lr, self.epochs, self.forget_weight, self.layer, self.method]
+        columns = [w.VBox(sliders[:3]), w.VBox(sliders[3:])]
+        buttons = [self.run, self.stop, self.reset, self.save, self.progress]
+        heading = w.HTML(f"<b>{html.escape(title)}</b>: choose the classes to forget, then press Run")
+        below = [row_of(buttons), self.status, self.numbers, self.picture]
+        rows = [large(font), heading, row_of(cells), self.words, row_of(columns), *below]
+        self.widget = w.VBox(rows).add_class(f"unlearn-panel-{font}")
         self.set_back()
 
     def chosen(self) -> dict:
@@ -125,21 +135,24 @@ class UnlearningPanel:
             check_forget(choice["forget"], len(self.classes))
             begin = time.perf_counter()
             model, history, seconds = self._unlearn(choice, self._step)
-            blocks = self._judge(model, choice)
+            blocks, golden_seconds = self._judge(model, choice)
             self.model, self.history, self.blocks, self.choice = model, history, blocks, choice
-            self._draw()
+            self.picture.value = png(plot_per_class(blocks, self.classes, choice["forget"], self.title))
+            self.picture.layout.display = ""
+            self.numbers.value = self._in_words(seconds, golden_seconds)
             stopped = "Stopped; this is what it had reached" if self._stop.is_set() else "Done"
-            self.numbers.value = self._in_words(seconds, choice)
-            self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.")
-            self.save.disabled = False
-            if self.chosen() != choice:
-                self._tell(CHANGED)
+            changed = "" if self.chosen() == choice else f" Changed since. {BELOW}"
+            self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.{changed}")
+        except Stopped:
+            self._tell(f"Stopped before there was a result. {BELOW if self.choice else ''}")
         except (ValueError, OSError, RuntimeError) as error:
-            self._tell(f"Not run. {error}")
+            self._tell(f"Not run. {error}. {BELOW if self.choice else ''}")
         finally:
-            self.run.disabled, self.stop.disabled = False, True
+            self.run.disabled, self.stop.disabled, self.save.disabled = False, True, self.choice is None
 
     def _step(self, state: dict) -> bool:
+        if state["epoch"] == 0 and "impressions" not in self.status.value:
+            self._tell("Running: making impressions ...")
         self.progress.value = state["epoch"]
         return not self._stop.is_set()
 
@@ -149,17 +162,20 @@ class UnlearningPanel:
             epochs = len(self.history["forget_loss"]) or self.choice["epochs"]
             self._tell(f"Saved in {self._save(self.choice, epochs)}.")
         except (ValueError, OSError) as error:
-            self._tell(f"Not saved. {error}")
+            self._tell(f"Not saved. {error}.")
 
     def set_back(self) -> None:
         """All controls as at the start, no result."""
+        self.model, self.history, self.blocks, self.choice = None, None, None, None
+        self.range.value = min(self.start_forget), max(self.start_forget)
         for c, toggle in enumerate(self.toggles):
             toggle.value = c in self.start_forget
         self.method.value, self.layer.value = METHODS[0], self.layer.options[-1]
-        self.lr.value, self.epochs.value, self.forget_weight.value = 1e-3, 20, 1.0
-        self.model, self.history, self.blocks, self.choice = None, None, None, None
+        for name, value in START.items():
+            getattr(self, name).value = value
         self.picture.layout.display, self.numbers.value, self.save.disabled = "none", "", True
         self.progress.value = 0
+        self._changed()
         self._tell("Ready. Choose and press Run.")
 
     def _range_moved(self, change: dict) -> None:
@@ -172,56 +188,49 @@ class UnlearningPanel:
             self.lr.value, self.layer.value = PUBLISHED["lr"], self.layer.options[-1]
 
     def _changed(self) -> None:
+        forget = [toggle.description for toggle in self.toggles if toggle.value]
+        for toggle in self.toggles:
+            toggle.icon = "check" if toggle.value else ""
+        self.words.value = f"Forget {len(forget)} of {len(self.classes)}: {html.escape(', '.join(forget) or 'none')}."
         if self.choice is not None and not self.run.disabled:
-            same = self.chosen() == self.choice
-            self._tell("Done." if same else CHANGED)
+            self._tell("Done." if self.chosen() == self.choice else f"Changed. {BELOW} Press Run.")
 
     def _tell(self, sentence: str) -> None:
-        self.status.value = f"<b>{html.escape(sentence)}</b>"
+        self.status.value = f"<b>{html.escape(sentence.strip())}</b>"
 
-    def _draw(self) -> None:
-        figure = plot_per_class(self.blocks, self.classes, self.choice["forget"], self.title)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
-        plt.close(figure)
-        self.picture.value, self.picture.layout.display = buffer.getvalue(), ""
-
-    def _in_words(self, seconds: float, choice: dict) -> str:
+    def _in_words(self, seconds: float, golden_seconds: float | None) -> str:
         def percent(name: str, part: str) -> str:
             return f"{100 * self.blocks[name][f'{part}_accuracy']:.1f} %"
 
         words = (
             f"Forget accuracy {percent('original', 'forget')} → {percent('unlearned', 'forget')}. "
             f"Retain accuracy {percent('original', 'retain')} → {percent('unlearned', 'retain')} "
-            f"(masked {percent('masked', 'retain')})."
+            f"(masked {percent('masked', 'retain')}). Unlearning took {seconds:.2f} s"
         )
-        golden = self._golden_seconds(choice)
-        if golden:
-            words += (
-                f" Unlearning took {seconds:.2f} s, golden {golden:.1f} s: {golden / max(seconds, 1e-3):.0f} times."
-            )
-        else:
-            words += f" Unlearning took {seconds:.2f} s; golden has not been trained for these classes."
-        return words
+        if golden_seconds is None:
+            return f"{words}; golden has not been trained for these classes."
+        return f"{words}, golden {golden_seconds:.1f} s: {golden_seconds / max(seconds, 1e-3):.0f} times."
 
 
-def unlearning_panel(lab: Experiment) -> UnlearningPanel:
-    """The panel for an experiment's original model, whose body is run over the test pictures once a layer."""
+def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
+    """The panel for an experiment's original model, whose body is run over the test pictures once a layer.
+
+    font: size of the letters in pixels; 18 is readable on a projector.
+    """
     original = lab.train()
     model, data = lab.load(original), lab.dataset
-    layers = [
-        name
-        for name in splittable_layers(model)
-        if list(model.get_submodule(name).parameters()) and torch.Size(layer_shape(model, name)).numel() <= 4096
-    ]
     quiet = copy.copy(lab)
     quiet.say = lambda sentence: None
-    features, impressions = {}, {}
+    features, originals, impressions = {}, {}, {}
 
     def unlearn(choice: dict, on_step: Callable) -> tuple:
+        def watch(step: int, x: torch.Tensor) -> None:
+            if not on_step({"epoch": 0}):
+                raise Stopped
+
         key = choice["layer"], default_recipe(choice["method"])
         if key not in impressions:
-            impressions[key] = quiet.impressions(key[0], recipe=key[1])
+            impressions[key] = quiet.impressions(key[0], recipe=key[1], on_step=watch)
         return ZeroShotUnlearner(model, impressions[key], **choice).unlearn(on_step)
 
     @torch.no_grad()
@@ -234,9 +243,11 @@ def unlearning_panel(lab: Experiment) -> UnlearningPanel:
         _, tail = split(of, layer)
         return torch.cat([tail(part) for part in features[layer]]).cpu()
 
-    def judge(unlearned, choice: dict) -> dict:
+    def judge(unlearned, choice: dict) -> tuple[dict, float | None]:
         forget, layer = choice["forget"], choice["layer"]
-        whole = answers(model, layer)
+        if layer not in originals:
+            originals[layer] = answers(model, layer)
+        whole = originals[layer]
         masked = whole.clone()
         masked[:, forget] = -torch.inf
         logits = {"original": whole, "masked": masked, "unlearned": answers(unlearned, layer)}
@@ -245,39 +256,63 @@ def unlearning_panel(lab: Experiment) -> UnlearningPanel:
             for name, z in logits.items()
         }
         golden = with_classes(choice).finished_golden()
-        return blocks | {"golden": golden and score(golden.metrics["golden"]["confusion"], forget)}
+        if golden is None:
+            return blocks | {"golden": None}, None
+        metrics = golden.metrics
+        return blocks | {"golden": score(metrics["golden"]["confusion"], forget)}, metrics["seconds"]["golden"]
 
     def with_classes(choice: dict) -> Experiment:
         mine = copy.copy(quiet)
         mine.forget, mine.force = choice["forget"], False
         return mine
 
-    def golden_seconds(choice: dict) -> float | None:
-        golden = with_classes(choice).finished_golden()
-        return golden and golden.metrics["seconds"]["golden"]
-
     def save(choice: dict, epochs: int) -> str:
         numbers = {name: choice[name] for name in ("lr", "forget_weight", "layer", "method")}
-        code = "panel" if choice["method"] == "mask" else f"panel-lr{choice['lr']:.0e}-e{epochs}"
+        code = f"panel-{choice['layer']}"
+        if choice["method"] != "mask":
+            code += f"-lr{choice['lr']:.4g}-w{choice['forget_weight']:g}-e{epochs}"
         return with_classes(choice).unlearn(**numbers, epochs=epochs, version=code).name
 
     pixels = make_impressions(model, "input", samples=1, steps=30).x
     return UnlearningPanel(
         lab.title,
         data.classes,
-        layers or [find_head(model)],
+        trainable_layers(model),
         list(lab.forget),
         unlearn=unlearn,
         judge=judge,
         save=save,
-        golden_seconds=golden_seconds,
-        thumbnails=[_png(x) for x in pixels],
+        thumbnails=[png(x) for x in pixels],
+        font=font,
     )
 
 
-def _png(x: torch.Tensor) -> bytes:
-    """One picture [C, H, W] of any range as PNG."""
-    x = ((x - x.min()) / (x.max() - x.min() + 1e-9) * 255).to(torch.uint8)
+def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
+    """The layers with weights where a tail can begin, those whose input holds at most so many numbers."""
+    names = [name for name in splittable_layers(model) if list(model.get_submodule(name).parameters())]
+    return [name for name in names if torch.Size(layer_shape(model, name)).numel() <= numbers] or [find_head(model)]
+
+
+def row_of(widgets: list[w.Widget]) -> w.Box:
+    """Side by side, in as many lines as the window needs."""
+    return w.Box(widgets, layout=w.Layout(flex_flow="row wrap"))
+
+
+def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0) -> bytes:
+    """A figure (which is closed) or a picture as PNG, a picture enlarged in whole steps to at least `side` pixels."""
     buffer = io.BytesIO()
-    Image.fromarray(x.expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()).save(buffer, "PNG")
+    if isinstance(shown, Figure):
+        shown.savefig(buffer, format="png", dpi=90)
+        plt.close(shown)
+    else:
+        shown = Image.fromarray(shown if isinstance(shown, np.ndarray) else as_picture(shown))
+        times = max(1, -(-side // shown.height))
+        shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def large(font: int) -> w.HTML:
+    """The style of a panel of class `unlearn-panel-<font>`: letters of `font` pixels, controls to match."""
+    size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
+    wide = f".unlearn-panel-{font} .widget-readout {{min-width: 6em;}}"
+    return w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {wide}</style>", layout=w.Layout(display="none"))

@@ -1,0 +1,237 @@
+"""Two panels to look with: how an impression grows out of noise, and what two saved runs answer differently.
+
+As in `widgets`, the slow functions are handed in, and everything works without a front end.
+"""
+
+import functools
+import html
+from collections.abc import Callable
+
+import ipywidgets as w
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image, ImageDraw
+
+from unlearn_lib.evaluation import answers_of, confusion_of, score
+from unlearn_lib.experiment import Experiment
+from unlearn_lib.impressions import RECIPES, follow_impression
+from unlearn_lib.plots import plot_confusions, plot_growth_curves, plot_per_class, plot_pictures
+from unlearn_lib.runs import open_run, run_names
+from unlearn_lib.widgets import NAMED, WIDE, large, png, row_of, trainable_layers
+
+
+class ImpressionExplorer:
+    """A class, a layer and a recipe; a slider that scrubs through the optimisation from noise to impression.
+
+    follow(label, layer, recipe) -> (growth, states): confidence and norm by step, and the impression at each step.
+    """
+
+    def __init__(self, title: str, classes: list[str], layers: list[str], *, follow: Callable, font: int = 14):
+        self._follow = follow
+        own = {"style": NAMED, "layout": WIDE}
+        self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **own)
+        self.layer = w.Dropdown(options=layers, description="layer", **own)
+        self.recipe = w.ToggleButtons(options=RECIPES, description="recipe", style=NAMED)
+        self.step = w.IntSlider(description="step", max=1, **own)
+        self.play = w.Play(interval=120, max=1)
+        self._link = w.jslink((self.play, "value"), (self.step, "value"))
+        self.status, self.picture = w.HTML(), w.Image(format="png", width=256, height=256)
+        self.curves = w.Image(format="png", layout=w.Layout(max_width="640px"))
+        for name in ("label", "layer", "recipe", "step", "status", "picture", "curves"):
+            getattr(self, name).add_class(f"explore-{name}")
+        for control in (self.label, self.layer, self.recipe):
+            control.observe(lambda change: self.grow(), "value")
+        self.step.observe(lambda change: self.draw(), "value")
+        heading = w.HTML(f"<b>{html.escape(title)}</b>: from noise to a class impression")
+        controls = [self.label, self.layer, self.recipe, row_of([self.step, self.play])]
+        shown = row_of([self.picture, self.curves])
+        self.widget = w.VBox([large(font), heading, *controls, self.status, shown])
+        self.widget.add_class(f"unlearn-panel-{font}")
+        self.grow()
+
+    def grow(self) -> None:
+        """Follow the chosen impression and show its end."""
+        self._tell("Optimising ...")
+        try:
+            self.growth, self.states = self._follow(self.label.value, self.layer.value, self.recipe.value)
+        except (ValueError, RuntimeError) as error:
+            self._tell(f"Not made. {error}.")
+            return
+        self._base, self._axes = _drawn(self.growth)
+        last = len(self.growth) - 1
+        self.step.max = self.play.max = last
+        self.play.step = max(1, last // 100)
+        self.step.value = last
+        self.draw()
+
+    def draw(self) -> None:
+        """Show the impression at the slider's step, and the step as a line in the curves."""
+        step = self.step.value
+        self.picture.value = png(self.states[step], side=256)
+        curves = self._base.copy()
+        for left, right, top, bottom in self._axes:
+            place = left + (right - left) * step / max(1, len(self.growth) - 1)
+            ImageDraw.Draw(curves).line([(place, top), (place, bottom)], fill="black", width=2)
+        self.curves.value = png(np.asarray(curves))
+        now = self.growth.loc[step]
+        self._tell(
+            f"Step {step} of {len(self.growth) - 1}, {self.recipe.value}: the network sees "
+            f"{self.label.label} with {100 * now['confidence']:.1f} % confidence; norm {now['norm']:.1f}."
+        )
+
+    def _tell(self, sentence: str) -> None:
+        self.status.value = f"<b>{html.escape(sentence)}</b>"
+
+
+def _drawn(growth: pd.DataFrame) -> tuple[Image.Image, list[tuple]]:
+    """The curves as a picture, and in it the pixels of each axis: first step, last step, top, bottom."""
+    figure = plot_growth_curves(growth)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    base, axes = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), []
+    for axis in figure.axes:
+        (left, _), (right, _) = axis.transData.transform([(growth.index[0], 0), (growth.index[-1], 0)])
+        box = axis.get_window_extent()
+        axes.append((left, right, base.height - box.y1, base.height - box.y0))
+    png(figure)  # closes it
+    return base, axes
+
+
+def impression_explorer(lab: Experiment, font: int = 14) -> ImpressionExplorer:
+    """The explorer for an experiment's original model; the ways it has followed last are kept."""
+    model = lab.load(lab.train())
+
+    @functools.lru_cache(maxsize=16)
+    def follow(label: int, layer: str, recipe: str) -> tuple[pd.DataFrame, torch.Tensor]:
+        return follow_impression(model, label, layer, recipe=recipe)
+
+    layers = [("pixels", "input"), *((name, name) for name in trainable_layers(model))]
+    return ImpressionExplorer(lab.title, lab.dataset.classes, layers, follow=follow, font=font)
+
+
+class ComparisonPanel:
+    """Two saved runs side by side: per class, confusion, and the test pictures whose answer changed.
+
+    answers(run) -> the run's answer to every test picture [N]; images and labels are those pictures and their classes;
+    forget(run) -> the classes that it forgot; names() -> the runs that there are.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        classes: list[str],
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        *,
+        names: Callable[[], list[str]],
+        answers: Callable[[str], torch.Tensor],
+        forget: Callable[[str], list[int]],
+        font: int = 14,
+    ):
+        self.title, self.classes, self.images, self.labels = title, classes, images, labels
+        self._names, self._answers, self._forget = names, answers, forget
+        own = {"style": NAMED, "layout": w.Layout(width="640px")}
+        self.first, self.second = (w.Dropdown(description=name, **own) for name in ("first run", "second run"))
+        self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **own)
+        self.refresh = w.Button(description="Look for new runs", layout=w.Layout(width="auto", align_self="flex-start"))
+        self.status, self.words = w.HTML(), w.HTML()
+        images = [w.Image(format="png", layout=w.Layout(max_width="100%", display="none")) for _ in range(3)]
+        self.per_class, self.confusions, self.pictures = images
+        for name in ("first", "second", "label", "refresh", "status", "words", "per_class", "confusions", "pictures"):
+            getattr(self, name).add_class(f"compare-{name}")
+        self._look()
+        self.label.value = next(iter(self._forgotten()), 0)
+        for control in (self.first, self.second):
+            control.observe(lambda change: self.compare(), "value")
+        self.label.observe(lambda change: self.changed(), "value")
+        self.refresh.on_click(lambda button: self._look())
+        heading = w.HTML(f"<b>{html.escape(title)}</b>: two runs side by side")
+        rows = [heading, self.first, self.second, self.refresh, self.status, self.per_class, self.confusions]
+        self.widget = w.VBox([large(font), *rows, self.label, self.words, self.pictures])
+        self.widget.add_class(f"unlearn-panel-{font}")
+        self.compare()
+
+    def _look(self) -> None:
+        """Read anew which runs there are; the chosen two stay chosen."""
+        names = self._names()
+        for control, default in ((self.first, names[0]), (self.second, names[-1])):
+            if control.options != tuple(names):
+                chosen = control.value
+                control.options = names
+                control.value = chosen if chosen in names else default
+
+    def _forgotten(self) -> list[int]:
+        return sorted({*self._forget(self.first.value), *self._forget(self.second.value)})
+
+    def compare(self) -> None:
+        """Judge both runs and draw them."""
+        self._tell("Looking at the test pictures ...")
+        names = f"1: {self.first.value}", f"2: {self.second.value}"
+        forget = self._forgotten()
+        try:
+            self.given = [self._answers(name) for name in (self.first.value, self.second.value)]
+        except (ValueError, OSError, RuntimeError) as error:
+            self._tell(f"Not compared. {error}.")
+            return
+        confusions = [confusion_of(given, self.labels, len(self.classes)) for given in self.given]
+        blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
+        _show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title))
+        _show(self.confusions, plot_confusions(blocks, self.classes, self.title))
+        accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in blocks.values()]
+        changed = (self.given[0] != self.given[1]).sum().item()
+        self._tell(
+            f"{changed:,} of {len(self.labels):,} test pictures changed their answer; "
+            f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
+        )
+        self.changed()
+
+    def changed(self) -> None:
+        """Show the test pictures of the chosen class that changed their answer, with both answers."""
+        first, second = self.given
+        of_class = self.labels == self.label.value
+        found = (of_class & (first != second)).nonzero().flatten()
+        self.words.value = html.escape(
+            f"{self.label.label}: {len(found):,} of {of_class.sum().item():,} test pictures changed their answer"
+            + (f", the first {min(20, len(found))} below (first run → second run)." if len(found) else ".")
+        )
+        self.pictures.layout.display = "none"
+        if len(found):
+            few = found[:20]
+            gap = " → " if max(map(len, self.classes)) < 4 else " →\n"
+            words = [gap.join((self.classes[a], self.classes[b])) for a, b in zip(first[few], second[few], strict=True)]
+            _show(self.pictures, plot_pictures(self.images[few], words, f"{self.label.label}: changed answers"))
+
+    def _tell(self, sentence: str) -> None:
+        self.status.value = f"<b>{html.escape(sentence)}</b>"
+
+
+def _show(image: w.Image, figure) -> None:
+    image.value, image.layout.display = png(figure), ""
+
+
+def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
+    """The comparison for the runs of an experiment's model on its data, whatever they forgot."""
+    original, data = lab.train(), lab.dataset
+
+    def names() -> list[str]:
+        configs = {name: open_run(lab.root, name).config for name in run_names(lab.root)}
+        own = [lab.model, data.name, lab.size]
+        fit = [name for name, c in configs.items() if [c[key] for key in ("model", "data", "size")] == own]
+        return [original.name, *(name for name in fit if name != original.name)]
+
+    @functools.lru_cache(maxsize=32)
+    def answers_at(name: str, fingerprint: str) -> torch.Tensor:
+        return answers_of(lab.load(open_run(lab.root, name)), data)
+
+    return ComparisonPanel(
+        lab.title,
+        data.classes,
+        data.test.images,
+        data.test.labels,
+        names=names,
+        answers=lambda name: answers_at(name, open_run(lab.root, name).fingerprint()),
+        forget=lambda name: open_run(lab.root, name).config.get("forget") or [],
+        font=font,
+    )
