@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from unlearn_lib import UnlearningPanel, open_run, score, unlearning_panel
+from unlearn_lib import Stopped, UnlearningPanel, open_run, score, unlearning_panel
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -52,7 +52,7 @@ def panel(slow, saved):
         return "a folder"
 
     def judge(model, choice):
-        return blocks_for(choice["forget"])
+        return blocks_for(choice["forget"]), None
 
     return UnlearningPanel("title", CLASSES, ["fc1", "fc2"], [0], unlearn=slow, judge=judge, save=save)
 
@@ -105,6 +105,41 @@ def test_the_result_is_there_in_words_and_as_a_picture(panel, slow):
     assert panel.picture.layout.display == ""
 
 
+def test_what_is_chosen_stands_in_words_and_not_in_colour_alone(panel):
+    panel.range.value = (1, 2)
+    assert "Forget 2 of 3: bee, cow." in panel.words.value
+    assert [toggle.icon for toggle in panel.toggles] == ["", "check", "check"]
+
+
+def test_stop_before_there_is_a_result_keeps_the_last_one(panel, slow):
+    panel.run.click()
+    finish(panel, slow)
+    numbers = panel.numbers.value
+
+    def stopped(choice, on_step):
+        while on_step({"epoch": 0}):
+            time.sleep(0.01)
+        raise Stopped
+
+    panel._unlearn = stopped
+    panel.toggles[1].value = True
+    panel.run.click()
+    assert "making impressions" in wait_for(panel.status, "impressions")
+    panel.stop.click()
+    panel.wait(1)
+    assert "Stopped before there was a result. What stands below is still the run before." in panel.status.value
+    assert panel.numbers.value == numbers
+    assert not panel.run.disabled
+    assert not panel.save.disabled
+
+
+def wait_for(html, word, seconds=5):
+    deadline = time.time() + seconds
+    while word not in html.value and time.time() < deadline:
+        time.sleep(0.01)
+    return html.value
+
+
 def test_a_second_click_while_it_runs_does_nothing(panel, slow):
     panel.run.click()
     panel.start()
@@ -145,11 +180,14 @@ def test_a_control_that_moves_during_the_run_is_noticed_at_its_end(panel, slow):
 
 @pytest.mark.parametrize("chosen, word", [([], "none given"), ([0, 1, 2], "all given")])
 def test_nothing_and_everything_to_forget_end_in_a_sentence(panel, slow, chosen, word):
+    panel.run.click()
+    finish(panel, slow)
     for c, toggle in enumerate(panel.toggles):
         toggle.value = c in chosen
     panel.run.click()
     panel.wait()
     assert word in panel.status.value
+    assert "still the run before" in panel.status.value
     assert not panel.run.disabled
     panel.reset.click()
     panel.run.click()
@@ -158,6 +196,7 @@ def test_nothing_and_everything_to_forget_end_in_a_sentence(panel, slow, chosen,
 
 
 def test_reset_puts_everything_back(panel, slow):
+    panel.range.value = (1, 2)
     panel.toggles[1].value, panel.lr.value, panel.method.value = True, 0.1, "published"
     panel.run.click()
     finish(panel, slow)
@@ -170,6 +209,7 @@ def test_reset_puts_everything_back(panel, slow):
         "layer": "fc2",
         "method": "neggrad+",
     }
+    assert panel.range.value == (0, 0)
     assert panel.picture.layout.display == "none"
     assert panel.save.disabled
     assert "Ready" in panel.status.value
@@ -222,6 +262,31 @@ def test_a_saved_model_is_a_run_like_any_other(real, runs):
     run = open_run(runs, name)
     assert run.config["forget"] == [2, 3, 4]
     assert run.metrics["unlearned"]["confusion"] == real.blocks["unlearned"]["confusion"]
+
+
+def test_results_that_differ_in_one_number_are_saved_under_names_of_their_own(real):
+    real.set_back()
+    names = set()
+    for control, value in (("epochs", 2), ("forget_weight", 0.5), ("lr", 0.00126), ("layer", "fc2")):
+        getattr(real, control).value = value
+        real.run.click()
+        real.wait()
+        real.save.click()
+        assert "Saved in" in real.status.value
+        names.add(real.status.value)
+    assert len(names) == 4
+
+
+def test_stop_is_heard_within_a_second_while_impressions_are_made(real):
+    real.set_back()
+    real.layer.value = "conv1"
+    real.run.click()
+    assert "making impressions" in wait_for(real.status, "impressions")
+    begin = time.perf_counter()
+    real.stop.click()
+    real.wait(10)
+    assert time.perf_counter() - begin < 1
+    assert "Stopped before there was a result" in real.status.value
 
 
 def test_twenty_runs_with_changing_classes_show_no_stale_result(real):

@@ -1,0 +1,165 @@
+"""The panels in a real browser: Chromium against a JupyterLab and a Voila that the tests start and end.
+
+The pages' screenshots go to the folder that `$UNLEARN_SCREENSHOTS` names, where it names one.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync"""
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium brings one"),
+]
+
+
+@contextmanager
+def server(arguments, environment, log):
+    """A server on a free port of the loopback address, up when it takes connections, ended whatever happens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [word.format(port=port) for word in arguments]
+    with open(log, "w") as output:
+        process = subprocess.Popen([sys.executable, "-m", *words], env=environment, stdout=output, stderr=output)
+    try:
+        deadline = time.time() + 120
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=10).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.time() < deadline, Path(log).read_text()
+                time.sleep(0.3)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """Jupyter's own folders in a scratch folder, with its news off; runs are kept there too."""
+    scratch = tmp_path_factory.mktemp("jupyter")
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
+    folders = {name: str(scratch / name) for name in (*names, "UNLEARN_RUNS", "UNLEARN_FIGURES")}
+    news = scratch / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / "apputils-extension"
+    news.mkdir(parents=True)
+    (news / "notification.jupyterlab-settings").write_text('{"fetchNews": "false"}')
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "UNLEARN_PRESET")}
+    return inherited | folders | {"UNLEARN_PROGRESS": "0"}
+
+
+@pytest.fixture
+def page():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
+        page = browser.new_page(viewport={"width": 1024, "height": 1100})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def look(page, name):
+    if folder := os.environ.get("UNLEARN_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def accuracies(page):
+    """Forget and retain accuracy before and after, as the page says them."""
+    words = page.locator(".unlearn-numbers").inner_text()
+    found = re.search(r"Forget accuracy ([\d.]+) % → ([\d.]+) %. Retain accuracy ([\d.]+) % → ([\d.]+) %", words)
+    return tuple(map(float, found.groups()))
+
+
+def run_and_wait(page):
+    """Click Run and wait until the page says that it is done, with a picture that has been drawn."""
+    page.locator(".unlearn-run").click()
+    page.locator(".unlearn-status", has_text=re.compile(r"Done, [\d.]+ s")).wait_for()
+    page.wait_for_function("document.querySelector('img.unlearn-picture').naturalWidth > 500")
+
+
+def cut_off(page):
+    """The controls' labels that are wider than the room they have, and the panel where it is wider than its place."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('[class*=unlearn-panel] label, [class*=unlearn-panel] button')]
+           .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)
+           .concat([...document.querySelectorAll('div[class*=unlearn-panel]')]
+           .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className))"""
+    )
+
+
+def test_a_reader_forgets_classes_in_jupyterlab_with_mouse_and_keyboard(page, environment, tmp_path):
+    shutil.copy(NOTEBOOKS / "04_zero_shot_unlearning.ipynb", tmp_path / "lesson.ipynb")
+    lab = """jupyterlab --no-browser --allow-root --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0
+    --IdentityProvider.token=reader --LabApp.expose_app_in_browser=True --ServerApp.root_dir="""
+    words = (lab + str(tmp_path)).split()
+    with server(words, environment, tmp_path / "log") as address:
+        page.goto(f"{address}/lab/tree/lesson.ipynb?reset&token=reader")
+        page.wait_for_function(
+            """() => { const c = window.jupyterapp?.shell?.currentWidget?.sessionContext;
+            return c?.isReady && c.session?.kernel?.connectionStatus === 'connected'
+            && c.session.kernel.status === 'idle'; }"""
+        )
+        page.set_default_timeout(240_000)
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.evaluate(
+            """() => { const n = window.jupyterapp.shell.currentWidget.content;
+            n.activeCellIndex = n.model.sharedModel.cells.findIndex(c => c.source.includes('unlearning_panel(lab)'));
+            n.scrollToItem(n.activeCellIndex); }"""
+        )
+        page.locator(".unlearn-run").wait_for()
+        before_forget, after_forget, before_retain, after_retain = accuracies(page)
+        assert before_forget > 90 and after_forget <= 2
+
+        for digit in (1, 2, 3, 4, 0, 9):  # gives back 1 to 4, takes 0 and 9
+            page.locator(".unlearn-class").nth(digit).click()
+        page.locator(".unlearn-words", has_text="Forget 2 of 10: 0, 9.").wait_for()
+        assert "still the run before" in page.locator(".unlearn-status").inner_text()
+
+        handle = page.locator(".unlearn-lr .noUi-handle")
+        rate = page.locator(".unlearn-lr .widget-readout").inner_text()
+        handle.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            f"document.querySelector('.unlearn-lr .widget-readout').textContent.trim() !== '{rate.strip()}'"
+        )
+        run_and_wait(page)
+        before_forget, after_forget, before_retain, after_retain = accuracies(page)
+        assert before_forget > 90 and after_forget == 0
+        assert abs(after_retain - before_retain) <= 3
+        look(page, "jupyterlab")
+        assert not cut_off(page)
+
+
+def test_a_class_sees_the_panel_as_a_page_of_its_own(page, environment, tmp_path):
+    voila = f"voila {NOTEBOOKS / '00_classroom_panel.ipynb'} --no-browser --Voila.ip=127.0.0.1 --port={{port}}"
+    with server(voila.split(), environment, tmp_path / "log") as address:
+        page.goto(address, wait_until="commit")
+        page.set_default_timeout(240_000)
+        page.locator(".unlearn-run").wait_for()
+        run_and_wait(page)
+        before_forget, after_forget, before_retain, after_retain = accuracies(page)
+        assert before_forget > 90 and after_forget <= 2
+        assert after_retain >= before_retain - 2
+        assert "import" not in page.locator("body").inner_text()
+        look(page, "voila")
+        assert not cut_off(page)

@@ -1,0 +1,127 @@
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from unlearn_lib import ComparisonPanel, ImpressionExplorer, comparison_panel, impression_explorer
+
+CLASSES = ["ant", "bee"]
+
+
+def growth_to(label, layer, recipe):
+    steps = 4 if recipe == "calibrated" else 8
+    confidence = [step / steps for step in range(steps + 1)]
+    table = pd.DataFrame({"confidence": confidence, "norm": [10 * label + step for step in range(steps + 1)]})
+    return table, torch.arange(steps + 1.0)[:, None].repeat(1, 9)
+
+
+@pytest.fixture
+def explorer():
+    return ImpressionExplorer("title", CLASSES, ["input", "fc1"], follow=growth_to)
+
+
+def test_the_explorer_starts_at_the_impression_and_says_so(explorer):
+    assert explorer.step.value == explorer.step.max == 4
+    assert "Step 4 of 4, calibrated: the network sees ant with 100.0 % confidence; norm 4.0." in explorer.status.value
+
+
+def test_the_slider_goes_back_to_noise_in_words_picture_and_curves(explorer):
+    end = explorer.curves.value
+    explorer.step.value = 1
+    assert "Step 1 of 4" in explorer.status.value
+    assert "25.0 % confidence; norm 1.0" in explorer.status.value
+    assert bytes(explorer.picture.value).startswith(b"\x89PNG")
+    assert explorer.curves.value != end
+
+
+@pytest.mark.parametrize("control, value, words", [("label", 1, "sees bee"), ("recipe", "published", "Step 8 of 8")])
+def test_another_choice_is_followed_anew(explorer, control, value, words):
+    explorer.step.value = 1
+    getattr(explorer, control).value = value
+    assert words in explorer.status.value
+    assert explorer.step.value == explorer.step.max
+
+
+def test_a_way_that_cannot_be_followed_is_a_sentence(explorer):
+    def refuse(*choice):
+        raise ValueError("layer: too large")
+
+    explorer._follow = refuse
+    explorer.layer.value = "fc1"
+    assert "Not made. layer: too large." in explorer.status.value
+
+
+def test_the_explorer_of_a_network_begins_in_noise_and_ends_in_its_class(lab):
+    explorer = impression_explorer(lab)
+    explorer.label.value = 7
+    assert explorer.growth["confidence"].iloc[-1] > 0.9
+    explorer.step.value = 0
+    assert explorer.growth["confidence"].iloc[0] < 0.9
+    norm = explorer.growth["norm"].iloc[-1]
+    explorer.recipe.value = "published"
+    assert explorer.growth["norm"].iloc[-1] > 10 * norm
+    explorer.layer.value = "fc3"
+    assert explorer.states.shape == (1001, 84)
+
+
+ANSWERS = {"one": [0, 0, 1, 1], "two": [0, 1, 1, 1]}
+
+
+@pytest.fixture
+def comparison():
+    return ComparisonPanel(
+        "title",
+        CLASSES,
+        torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
+        torch.tensor([0, 0, 1, 1]),
+        names=lambda: list(ANSWERS),
+        answers=lambda name: torch.tensor(ANSWERS[name]),
+        forget=lambda name: [0] if name == "two" else [],
+    )
+
+
+def test_the_comparison_counts_the_answers_that_changed(comparison):
+    assert "1 of 4 test pictures changed their answer" in comparison.status.value
+    assert "right: 100.00 % in the first run, 75.00 % in the second" in comparison.status.value
+    for image in (comparison.per_class, comparison.confusions, comparison.pictures):
+        assert bytes(image.value).startswith(b"\x89PNG")
+
+
+def test_a_class_shows_the_pictures_that_changed_in_it(comparison):
+    assert "ant: 1 of 2 test pictures changed their answer, the first 1 below" in comparison.words.value
+    comparison.label.value = 1
+    assert "bee: 0 of 2 test pictures changed their answer." in comparison.words.value
+    assert comparison.pictures.layout.display == "none"
+
+
+def test_the_same_run_twice_has_changed_nothing(comparison):
+    comparison.second.value = "one"
+    assert "0 of 4 test pictures changed" in comparison.status.value
+
+
+def test_a_run_that_does_not_open_is_a_sentence(comparison):
+    def refuse(name):
+        raise ValueError("model file: damaged")
+
+    comparison._answers = refuse
+    comparison.second.value = "one"
+    assert "Not compared. model file: damaged." in comparison.status.value
+
+
+def test_saved_runs_are_compared_and_new_ones_are_found(lab, tmp_path):
+    original, golden = lab.train(), lab.golden()
+    for run in (original, golden):
+        shutil.copytree(run.path, tmp_path / run.name)
+    mine = type(lab)("lenet5", "digits", lab.forget, train_epochs=12, runs_root=tmp_path, say=str)
+    panel = comparison_panel(mine)
+    assert panel.first.value == original.name
+    assert panel.second.value == golden.name
+    assert panel.classes[panel.label.value] == "1"
+    run = mine.unlearn("distill")
+    panel.refresh.click()
+    assert panel.second.value == golden.name
+    panel.second.value = run.name
+    wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in lab.forget)
+    changed = int(panel.status.value.split(" of ")[0].removeprefix("<b>"))
+    assert changed >= 0.9 * wrong
