@@ -1,24 +1,31 @@
+import itertools
+
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+import torch
 
 from unlearn_lib import (
     diagnose,
     follow_impression,
     plot_confusions,
     plot_cost,
+    plot_frontier,
     plot_growth,
     plot_history,
     plot_impressions,
+    plot_lab,
     plot_losses,
     plot_per_class,
     plot_pictures,
     plot_recipes,
     plot_responsive,
+    plot_walk,
     responsive_layers,
     save_figure,
     score,
 )
+from unlearn_lib.lab import CHOICES
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +90,32 @@ def test_a_figure_is_saved_under_its_name(tmp_path):
     path = save_figure(plt.figure(), "01_nothing", tmp_path)
     assert path == tmp_path / "01_nothing.png"
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_frontier_has_a_mark_a_network_and_a_star_a_golden():
+    rows = pd.DataFrame(
+        {"layer": ["fc3", "fc2"], "method": ["mask", "distill"], "retain": [0.9, 0.8], "probe": [0.7, 0.6]}
+    )
+    golden = pd.DataFrame({"retain": [0.85, 0.86], "probe": [0.5, 0.52]})
+    axis = plot_frontier(rows, golden, "frontier").axes[0]
+    drawn = [line.get_xydata().tolist() for line in axis.lines if len(line.get_xdata())]
+    assert drawn == [[[0.7, 0.9]], [[0.6, 0.8]], [[0.5, 0.85], [0.52, 0.86]]]
+    words = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert words == ["from fc3", "from fc2", "mask", "distill", "golden, one a seed"]
+
+
+def test_the_walk_marks_the_first_epoch_in_which_the_groups_are_apart():
+    shifts = torch.tensor([[-1.0, 1.0, 1.5], [-2.0, 2.0, 2.5], [-3.0, 3.0, 3.5]])
+    lines = plot_walk(shifts, [0], "walk", needed=3.5).axes[0].lines
+    assert lines[0].get_ydata().tolist() == [-1, -2, -3]
+    assert lines[-1].get_xdata() == [2, 2]
+    assert len(plot_walk(shifts, [0], "walk", needed=100).axes[0].lines) == 3
+
+
+def test_the_lab_frames_the_chosen_combination_of_sixteen():
+    rows = [[*c, i / 16, 1 - i / 16] for i, c in enumerate(itertools.product(*CHOICES.values()))]
+    grid = pd.DataFrame(rows, columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])
+    forget, retain = plot_lab(grid, "lab", ("calibrated", "frozen", "prose", 0.1)).axes
+    assert sorted(float(text.get_text()) for text in forget.texts) == [round(100 * i / 16, 1) for i in range(16)]
+    (frame,) = [patch for patch in retain.patches if not patch.fill]
+    assert frame.get_xy() == (2, 2)

@@ -1,5 +1,6 @@
 """Zero-shot class unlearning: a trained classifier forgets classes without any of the data it was trained on."""
 
+from unlearn_lib.audit_plots import plot_frontier, plot_lab, plot_relearning, plot_walk
 from unlearn_lib.auditing import (
     agreement,
     ain,
@@ -40,16 +41,13 @@ from unlearn_lib.models import (
 from unlearn_lib.plots import (
     plot_confusions,
     plot_cost,
-    plot_frontier,
     plot_growth,
     plot_history,
     plot_impressions,
-    plot_lab,
     plot_losses,
     plot_per_class,
     plot_pictures,
     plot_recipes,
-    plot_relearning,
     plot_responsive,
     save_figure,
 )
@@ -125,6 +123,7 @@ __all__ = [
     "plot_recipes",
     "plot_relearning",
     "plot_responsive",
+    "plot_walk",
     "probe",
     "probe_forget",
     "relearn_curve",

@@ -15,10 +15,11 @@ import sys
 import matplotlib
 import matplotlib.pyplot as plt
 
+from unlearn_lib.audit_plots import plot_relearning
 from unlearn_lib.evaluation import table
 from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset, experiment_of
 from unlearn_lib.impressions import RECIPES, diagnose, responsive_layers
-from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, plot_relearning, save_figure
+from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.unlearning import METHODS
 from unlearn_lib.verdict import audit_run, audit_table

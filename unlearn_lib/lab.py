@@ -4,6 +4,7 @@ The published code goes down on the forget loss and up on the retain loss (its p
 labels by 0.1, trains the head's bias alone, and feeds it impressions that have gone uphill for 1,000 steps.
 """
 
+import copy
 import html
 import itertools
 from collections.abc import Callable
@@ -11,10 +12,10 @@ from collections.abc import Callable
 import ipywidgets as w
 import pandas as pd
 
+from unlearn_lib.audit_plots import plot_lab
 from unlearn_lib.evaluation import evaluate
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.models import find_head
-from unlearn_lib.plots import plot_lab
 from unlearn_lib.runs import class_code, read_json, write_json
 from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner
 from unlearn_lib.widgets import NAMED, large, png
@@ -65,12 +66,14 @@ def lab_grid(lab: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.Dat
     words = {"file": original.fingerprint(), "samples": samples, "epochs": epochs}
     kept = read_json(path) if path.is_file() else {}
     if kept.get("made_with") != words:
-        rows = []
+        rows, quiet = [], copy.copy(lab)
+        quiet.say = lambda sentence: None
         for chosen in itertools.product(*CHOICES.values()):
-            block = lab_run(lab, *chosen, samples=samples, epochs=epochs)
+            block = lab_run(quiet, *chosen, samples=samples, epochs=epochs)
             rows.append([*chosen, block["forget_accuracy"], block["retain_accuracy"]])
         kept = {"made_with": words, "rows": rows}
         write_json(path, kept)
+        lab.say(f"{original.name}: sixteen combinations of the published update computed")
     return pd.DataFrame(kept["rows"], columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])
 
 

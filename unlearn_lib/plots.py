@@ -196,64 +196,6 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
     return figure
 
 
-def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
-    """Forget accuracy while learning F again, over mini-batches: original, masked, each audited run, and golden."""
-    first = next(iter(audits.values()))["relearn"]["curve"]
-    curves = {name: first[name] for name in ("masked", "golden")}
-    curves |= {name: block["relearn"]["curve"]["unlearned"] for name, block in audits.items()}
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 4))
-        for i, (name, curve) in enumerate(curves.items()):
-            axis.plot(range(len(curve)), curve, LINES[i % len(LINES)], color=COLOURS[i], lw=2, label=name)
-        target = next(iter(audits.values()))["target"]
-        axis.axhline(target, color="0.3", lw=1)
-        axis.text(1, target, "relearned", va="bottom", fontsize=11)
-        axis.set(xlabel="mini-batches of real training data", ylabel="forget accuracy", ylim=(0, 1.05), title=title)
-        axis.set_xscale("symlog", linthresh=10)
-        axis.set_xlim(0, None)
-        axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False)
-    return figure
-
-
-def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
-    """Retain accuracy against probe accuracy on F: a mark and a word for each of `rows`, all of `golden` as stars.
-
-    Both have columns retain and probe (fractions); `rows` is indexed by name, with a column layer for the colour.
-    """
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 5))
-        for i, (layer, part) in enumerate(rows.groupby("layer", sort=False)):
-            axis.plot(part["probe"], part["retain"], "os^Dvp"[i % 6], ms=9, color=COLOURS[i], label=layer)
-        for name, row in rows.iterrows():
-            axis.annotate(name, (row["probe"], row["retain"]), (6, 5), textcoords="offset points", fontsize=10)
-        axis.plot(golden["probe"], golden["retain"], "*", ms=15, color="black", label="golden, one a seed")
-        axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
-        axis.xaxis.set_major_formatter("{x:.0%}")
-        axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False, title="tail begins at")
-    return figure
-
-
-def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Figure:
-    """Forget and retain accuracy of the lab's sixteen combinations; the `chosen` one has a frame."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), sharey=True)
-        for axis, (what, words) in zip(axes, (("FA", "forget accuracy, %"), ("RA", "retain accuracy, %")), strict=True):
-            table = 100 * grid[what].unstack(["signs", "smoothing"], sort=False)
-            names = [f"{signs} signs\nsmoothing {smoothing:g}" for signs, smoothing in table.columns]
-            rows = [f"{impressions},\nweights {weights}" for impressions, weights in table.index]
-            sns.heatmap(table.to_numpy(), vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".1f", cbar=False, ax=axis)
-            axis.set_xticklabels(names, fontsize=10)
-            axis.set_yticklabels(rows, rotation=0, fontsize=10)
-            axis.set_title(words)
-            if chosen is not None:
-                place = table.columns.get_loc(chosen[2:]), table.index.get_loc(chosen[:2])
-                axis.add_patch(plt.Rectangle(place, 1, 1, fill=False, edgecolor="red", lw=4, clip_on=False))
-        figure.suptitle(title)
-    return figure
-
-
 def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
     """Seconds over the number of impressions, and the straight line through the two ends."""
     with plt.rc_context(STYLE):

@@ -112,7 +112,12 @@ def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
             shown[f"gap, {name}"] = said(at(block)["gap"])
             shown[f"verdict, {name}"] = at(block)["verdict"]
         rows[words] = shown
-    return pd.DataFrame.from_dict(rows, orient="index")
+    changes = {"original": {}} | {name: first["moved"][name] for name in ("masked", "golden")}
+    changes |= {name: block["moved"]["unlearned"] for name, block in audits.items()}
+    counts = {name: str(len(tensors)) for name, tensors in changes.items()}
+    largest = {name: f"{max(tensors.values(), default=0):.2g}" for name, tensors in changes.items()}
+    rows |= {"tensors that moved": counts, "largest move, |new - old| / |old|": largest}
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("-")
 
 
 def _with_seed(lab: Experiment, seed: int) -> Experiment:
@@ -184,11 +189,12 @@ def _block(numbers: dict[str, dict], pairs: dict[int, dict], own: int) -> dict:
 
 def _over(band: dict, golden_time: int | None) -> dict:
     """A band of relearn times in multiples of golden's."""
-    return band | {key: band[key] / golden_time for key in ("mean", "std")} if golden_time else band | {"n": 0}
+    return _spread([value / golden_time for value in band["values"]] if golden_time else [])
 
 
 def _spread(values: list[float | None]) -> dict:
-    """Mean and standard deviation (n - 1) of a metric over models; a class not relearned counts with the limit."""
-    numbers = torch.tensor([LIMIT if value is None else value for value in values], dtype=torch.double)
-    mean = numbers.mean().item() if len(numbers) else 0.0
-    return {"mean": mean, "std": numbers.std().item() if len(numbers) > 1 else 0.0, "n": len(numbers)}
+    """The values of a metric over models, their mean and standard deviation (n - 1); not relearned counts as LIMIT."""
+    values = [LIMIT if value is None else value for value in values]
+    numbers = torch.tensor(values, dtype=torch.double)
+    mean = numbers.mean().item() if values else 0.0
+    return {"values": values, "mean": mean, "std": numbers.std().item() if len(values) > 1 else 0.0, "n": len(values)}
