@@ -49,7 +49,8 @@ def fit(
     train, val = data.train.without(forget), data.val.without(forget)
     train = Split(train.images.to(device), train.labels.to(device))
     allowed = torch.tensor([c not in set(forget) for c in range(data.num_classes)], device=device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    large = sum(parameter.numel() for parameter in model.parameters()) > 5_000_000  # there the update is what costs
+    optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=weight_decay, fused=large or None)
     steps = -(-len(train) // batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * steps)
     history = {name: [] for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")}
