@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Split, check_forget, load_data, parse_classes
-from unlearn_lib.data import hold_out, read_idx
+from unlearn_lib.imagenet import imagenet_classes
+from unlearn_lib.readers import hold_out, read_idx
 from unlearn_lib.shapes import CLASSES, draw_shapes
 
 labels = st.lists(st.integers(0, 9), min_size=1, max_size=60).map(torch.tensor)
@@ -91,6 +92,19 @@ def test_a_single_word_is_one_class_and_not_its_letters():
 def test_a_class_that_there_is_not_is_refused_with_what_is_accepted(word):
     with pytest.raises(ValueError, match="forget: no class .* is accepted"):
         parse_classes([word], [f"c{i}" for i in range(10)])
+
+
+def test_hundreds_of_classes_can_be_given_by_ranges_wnids_names_and_a_file(tmp_path):
+    names, wnids = imagenet_classes()
+    (tmp_path / "list.txt").write_text("390-439\n\n n01443537 \n")
+    words = ["0-49", "950-999", "tench", str(tmp_path / "list.txt")]
+    chosen = parse_classes(words, names, wnids=wnids)
+    assert chosen == [*range(50), *range(390, 440), *range(950, 1000)]
+
+
+def test_a_name_that_two_classes_have_is_refused_with_their_indices():
+    with pytest.raises(ValueError, match="'crane' is the name of the classes [0, 2]".replace("[", r"\[")):
+        parse_classes("crane", ["crane", "cat", "crane"])
 
 
 @pytest.mark.parametrize("forget", [[], range(10), [10], [-1]])
@@ -179,10 +193,18 @@ def test_suffixes_count_in_any_case(tmp_path):
     assert len(load_data(str(write_folder(tmp_path / "pets", suffix=".PNG"))).test) == 20
 
 
-def test_a_picture_that_does_not_open_is_named(tmp_path):
+def test_a_picture_that_does_not_open_is_left_out_counted_and_named(tmp_path):
     broken = write_folder(tmp_path / "pets") / "test" / "bee" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(ValueError, match=str(broken)):
+    data = load_data(str(tmp_path / "pets"))
+    assert data.unreadable == ["3.png"]
+    assert data.test.labels.bincount().tolist() == [10, 9]
+
+
+def test_a_class_of_which_no_picture_opens_is_refused(tmp_path):
+    for broken in (write_folder(tmp_path / "pets") / "train" / "bee").iterdir():
+        broken.write_bytes(b"")
+    with pytest.raises(ValueError, match="no picture of bee"):
         load_data(str(tmp_path / "pets"))
 
 

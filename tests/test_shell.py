@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from unlearn_lib import describe_preset, from_preset, make_model
 from unlearn_lib.__main__ import main
-from unlearn_lib.experiment import PRESETS
+from unlearn_lib.presets import PRESETS
 
 LENET = "--model lenet5 --data digits".split()
 FORGET = "--forget 1 2 3 4".split()

@@ -16,9 +16,10 @@ from unlearn_lib.auditing import (
     relearn_time,
     zrf,
 )
+from unlearn_lib.class_plots import class_changes, plot_changes, plot_histograms, plot_losers, plot_scaling
 from unlearn_lib.data import Data, Split, check_forget, load_data, parse_classes
 from unlearn_lib.evaluation import answers_of, confusion_of, evaluate, logits_of, score, table
-from unlearn_lib.experiment import PRESETS, Experiment, describe_preset, experiment_of, from_preset
+from unlearn_lib.experiment import Experiment, experiment_of
 from unlearn_lib.explorers import ComparisonPanel, ImpressionExplorer, comparison_panel, impression_explorer
 from unlearn_lib.impressions import (
     Impressions,
@@ -51,6 +52,7 @@ from unlearn_lib.plots import (
     plot_responsive,
     save_figure,
 )
+from unlearn_lib.presets import PRESETS, describe_preset, from_preset
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.training import fit
 from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
@@ -81,6 +83,7 @@ __all__ = [
     "audit_run",
     "audit_table",
     "check_forget",
+    "class_changes",
     "comparison_panel",
     "confusion_of",
     "default_layer",
@@ -110,19 +113,23 @@ __all__ = [
     "open_run",
     "parse_classes",
     "pick_device",
+    "plot_changes",
     "plot_confusions",
     "plot_cost",
     "plot_frontier",
     "plot_growth",
+    "plot_histograms",
     "plot_history",
     "plot_impressions",
     "plot_lab",
+    "plot_losers",
     "plot_losses",
     "plot_per_class",
     "plot_pictures",
     "plot_recipes",
     "plot_relearning",
     "plot_responsive",
+    "plot_scaling",
     "plot_walk",
     "probe",
     "probe_forget",

@@ -14,16 +14,20 @@ import sys
 
 import matplotlib
 import matplotlib.pyplot as plt
+import torch
 
 from unlearn_lib.audit_plots import plot_relearning
+from unlearn_lib.class_plots import MANY, class_changes, plot_changes, plot_histograms, plot_losers
 from unlearn_lib.evaluation import table
-from unlearn_lib.experiment import PRESETS, Experiment, chosen_preset, experiment_of
-from unlearn_lib.impressions import RECIPES, diagnose, responsive_layers
+from unlearn_lib.experiment import Experiment, experiment_of
+from unlearn_lib.impressions import RECIPES, diagnose, leaf_layers, responsive_layers
 from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
+from unlearn_lib.presets import PRESETS, chosen_preset
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.unlearning import METHODS
 from unlearn_lib.verdict import audit_run, audit_table
 
+SMALL = 3 * 32 * 32  # numbers in a picture, up to which all layers of a network are tried for their response
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 
 
@@ -61,12 +65,17 @@ def _parser() -> argparse.ArgumentParser:
 
     one = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS, parents=[everywhere])
     one.add_argument("--model", required=True, help="lenet5, karpathynet or a torchvision classifier")
-    one.add_argument("--data", required=True, help="digits, shapes, mnist, cifar10 or an image folder")
+    one.add_argument("--data", required=True, help="digits, shapes, mnist, cifar10, imagenet or an image folder")
     one.add_argument("--seed", type=int)
     one.add_argument("--size", type=int, help="height and width of a picture, for torchvision's networks")
+    one.add_argument(
+        "--weights", metavar="NAME|FILE", help="torchvision's (IMAGENET1K_V1) or a state dict to start from"
+    )
     one.add_argument("-d", "--dropout", type=float)
     forgetting = argparse.ArgumentParser(add_help=False)
-    forgetting.add_argument("--forget", nargs="+", required=True, metavar="CLASS", help="names, indices, ranges (0-4)")
+    forgetting.add_argument(
+        "--forget", nargs="+", required=True, metavar="CLASS", help="names, indices, ranges (0-4), files"
+    )
     training = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     training.add_argument("--label-smoothing", type=float)
     training.add_argument("-s", "--save-every", type=int, help="epochs between two checkpoints")
@@ -124,7 +133,10 @@ def _impressions(args: argparse.Namespace) -> None:
     lab = _experiment(args)
     made = lab.impressions(args.layer, samples=args.samples, recipe=args.recipe or "calibrated")
     model = lab.load(lab.original())
-    diagnosis, layers = diagnose(model, made), responsive_layers(model)
+    tail = leaf_layers(model)
+    if torch.Size(model.input_shape).numel() > SMALL:  # trying the body's layers too would take minutes each
+        tail = tail[tail.index(made.layer) :] if made.layer in tail else [made.layer]
+    diagnosis, layers = diagnose(model, made), responsive_layers(model, layers=tail)
     title = f"{lab.title}: {made.recipe} impressions at {made.layer}"
     path = save_figure(
         plot_impressions(made, diagnosis, lab.dataset.classes, title),
@@ -149,9 +161,13 @@ def _unlearn(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     lab = _experiment(args)
     lab.check_unlearning(args.method, **_unlearning_arguments(args))
-    original, golden = lab.train(), lab.golden()
+    trained = {"original": lab.train()}
+    if len(lab.dataset.train):
+        trained["golden"] = lab.golden()
+    else:
+        _say(f"no golden model: {lab.dataset.name} has no training pictures here")
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    _draw_training(lab, {"original": original, "golden": golden})
+    _draw_training(lab, trained)
     _draw(lab, run)
     _print(args, run.metrics, [run], lab)
 
@@ -166,8 +182,7 @@ def _audit(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(run.metrics, indent=1, sort_keys=True))
         return
-    names = ", ".join(lab.dataset.classes[c] for c in lab.forget)
-    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {names}")
+    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {_names(lab)}")
     print(f"F forget, R retain; probe at {audit['layer']}; golden band: mean ± sd of seeds {audit['seeds']}\n")
     print(audit_table({"unlearned": audit}).to_string())
     print("\nmoved, |new - old| / |old|: " + ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items()))
@@ -196,14 +211,32 @@ def _unlearning_arguments(args: argparse.Namespace) -> dict:
 
 
 def _draw_training(lab: Experiment, runs: dict[str, Run]) -> None:
-    figure = plot_history({name: run.history for name, run in runs.items()}, lab.title)
+    histories = {name: run.history for name, run in runs.items() if run.history}
+    if not histories:
+        return
+    figure = plot_history(histories, lab.title)
     save_figure(figure, "training", list(runs.values())[-1].path)
 
 
 def _draw(lab: Experiment, run: Run) -> None:
+    """Bars of every class, or where they are too many to stand side by side the figures for many."""
     title = f"{lab.title}, unlearned by {run.config['method']}"
-    path = save_figure(plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title), "per_class", run.path)
-    _say(f"figure: {path}")
+    classes = lab.dataset.classes
+    if len(classes) <= MANY:
+        figures = {"per_class": plot_per_class(run.blocks, classes, lab.forget, title)}
+    else:
+        original, model = run.metrics["original"], lab.load(lab.original())
+        changes = class_changes(original, run.metrics["unlearned"], classes, lab.forget, model)
+        figures = {"changes": plot_changes(changes, title), "lost_most": plot_losers(changes, title)}
+        figures["histograms"] = plot_histograms(run.blocks, lab.forget, title)
+    for name, figure in figures.items():
+        _say(f"figure: {save_figure(figure, name, run.path)}")
+
+
+def _names(lab: Experiment) -> str:
+    """The forget classes in words, the first ten of them where they are many."""
+    names = [lab.dataset.classes[c] for c in lab.forget]
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab: Experiment) -> None:
@@ -220,8 +253,7 @@ def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab:
     rows["golden"] = (metrics["golden"], metrics["seconds"]["golden"])
     shown = table({name: block for name, (block, _) in rows.items()})
     shown["seconds"] = [rows[name][1] for name in shown.index]
-    names = ", ".join(lab.dataset.classes[c] for c in lab.forget)
-    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {names}" if names else ""))
+    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {_names(lab)}" if lab.forget else ""))
     print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
     print(shown.to_string(na_rep="-", float_format="{:.2f}".format))
 

@@ -45,10 +45,11 @@ def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = (
 
 
 def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict:
-    """`score` of a model on the test pictures. Raises ValueError where it has not one logit a class."""
+    """`score` of a model on the test pictures that open. Raises ValueError where it has not one logit a class."""
     logits = logits_of(model, data.test.images, data)
     check_fit(logits.shape[1], data)
-    return score(confusion_of(logits.argmax(1), data.test.labels, data.num_classes), forget)
+    good = data.test.opened  # known now that all have been read
+    return score(confusion_of(logits[good].argmax(1), data.test.labels[good], data.num_classes), forget)
 
 
 def answers_of(model: nn.Module, data: Data) -> torch.Tensor:

@@ -7,7 +7,6 @@ table(run.metrics)
 """
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from torch import nn
 
+from unlearn_lib.activations import evaluate_tail, kept_activations
 from unlearn_lib.data import Data, check_forget, load_data, parse_classes
 from unlearn_lib.evaluation import evaluate, score
 from unlearn_lib.impressions import (
@@ -26,26 +26,19 @@ from unlearn_lib.impressions import (
     save_impressions,
 )
 from unlearn_lib.models import find_head, make_model, pick_device
-from unlearn_lib.runs import Run, class_code, find_run, open_run, run_name, runs_root, write_json, write_run
+from unlearn_lib.pictures import Framing
+from unlearn_lib.runs import Run, class_code, find_run, open_run, read_json, run_name, runs_root, write_json, write_run
 from unlearn_lib.training import check_positive, fit
 from unlearn_lib.unlearning import PUBLISHED, ZeroShotUnlearner, check_method, check_numbers, mask
+from unlearn_lib.weights import apply_weights, framing_of, outputs_of, read_weights
 
-PRESETS = {
-    "quick": (
-        {"model": "lenet5", "data": "digits", "forget": (1, 2, 3, 4)},
-        {"model": "karpathynet", "data": "shapes", "forget": ("ellipse", "cross", "star")},
-    ),
-    "paper": (
-        {"model": "lenet5", "data": "mnist", "forget": (1, 2, 3, 4)},
-        {"model": "karpathynet", "data": "cifar10", "forget": (3, 4, 8)},
-    ),
-}
 TRAINING = {  # what training takes where nothing else is asked for, by data set
     "digits": {"epochs": 25, "lr": 3e-3, "batch_size": 64},
     "shapes": {"epochs": 12, "lr": 4e-3, "batch_size": 64},
     "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
     "cifar10": {"epochs": 15, "lr": 3e-3, "batch_size": 128},
 }
+FINE_TUNING = {"epochs": 5, "lr": 3e-4, "batch_size": 64}
 UNLEARNING = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
 
 
@@ -53,9 +46,11 @@ UNLEARNING = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0,
 class Experiment:
     """One model on one data set, with the classes to forget.
 
-    forget: names, indices and ranges of classes. train_*: training's numbers, where they are not to be those of
-    `TRAINING`. version: goes behind the names of the run folders. force: do everything anew. say: gets a sentence
-    for each step that is done or reused. Everything else as in `make_model`, `load_data` and `fit`.
+    forget: names, indices and ranges of classes, wnids and files with them. weights: torchvision's by name or the file
+    of a state dict, to start from; data without training pictures takes them as they come. Where neither weights nor
+    size are given, those that the original was trained with are taken. train_*: training's numbers, where they are
+    not to be those of `TRAINING`. version: goes behind the names of the run folders. force: do everything anew. say:
+    gets a sentence for each step that is done or reused. Everything else as in `make_model`, `load_data` and `fit`.
     """
 
     model: str
@@ -68,6 +63,7 @@ class Experiment:
     dropout: float | None = None
     label_smoothing: float = 0.0
     size: int | None = None
+    weights: str | None = None
     device: str | None = None
     data_root: str | Path | None = None
     runs_root: str | Path | None = None
@@ -77,21 +73,29 @@ class Experiment:
     say: Callable[[str], None] = print
 
     def __post_init__(self):
-        defaults = TRAINING.get(self.data, {"epochs": 10, "lr": 1e-3, "batch_size": 64})
+        self.root = runs_root(self.runs_root)
+        self._take_over()
+        tuned = self.weights is not None
+        defaults = FINE_TUNING if tuned else TRAINING.get(self.data, {"epochs": 10, "lr": 1e-3, "batch_size": 64})
         given = {"epochs": self.train_epochs, "lr": self.train_lr, "batch_size": self.train_batch_size}
         self._training = defaults | {name: value for name, value in given.items() if value is not None}
         check_positive(**self._training, save_every=self.save_every)
         pick_device(self.device)
-        self._shape = make_model(self.model, 2, size=self.size, dropout=self.dropout).input_shape
-        self.root = runs_root(self.runs_root)
+        self._framing = framing_of(self.model, self.weights, self.size)
+        if self._framing is not None:
+            self.size = self._framing.shape[-1]
+        shape = make_model(self.model, 2, size=self.size, dropout=self.dropout).input_shape
+        self._framing = self._framing or Framing(shape)
         run_name(self.model, "data", self.seed, version=self.version)
-        self.forget = parse_classes(self.forget, self.dataset.classes)
+        self.forget = parse_classes(self.forget, self.dataset.classes, wnids=self.dataset.wnids)
         self._done = set()  # with `force`, what has been made anew already
 
     @functools.cached_property
     def dataset(self) -> Data:
         """The data set, read once, in the network's shape."""
-        return load_data(self.data, self.data_root, shape=self._shape)
+        data = load_data(self.data, self.data_root, framing=self._framing)
+        self._say_unreadable(data)
+        return data
 
     @property
     def title(self) -> str:
@@ -103,7 +107,12 @@ class Experiment:
         return self._fit([])
 
     def golden(self) -> Run:
-        """The model trained from scratch without the forget classes; it keeps all K outputs."""
+        """The model trained, from the same start, without the forget classes; it keeps all K outputs.
+
+        Raises ValueError where there are no training pictures.
+        """
+        if not len(self.dataset.train):
+            raise ValueError(f"golden: {self.dataset.name} has no training pictures here to train one on")
         return self._fit(check_forget(self.forget, self.dataset.num_classes))
 
     def finished_golden(self) -> Run | None:
@@ -124,8 +133,7 @@ class Experiment:
     def load(self, run: Run) -> nn.Module:
         """A run's model, on this experiment's device."""
         model = run.load_model().to(pick_device(self.device))
-        low, high = ((value - self.dataset.mean) / self.dataset.std for value in (0, 1))
-        model.input_range = (low, high)
+        model.input_range = self.dataset.pixel_range
         return model
 
     def impressions(
@@ -194,10 +202,17 @@ class Experiment:
         )
         unlearned, history, seconds = unlearner.unlearn()
         self.say(f"{name}: unlearned in {seconds:.1f} s")
+        kept = kept_activations(original, model, self.dataset, layer)
+
+        def judge(net: nn.Module) -> dict:
+            if kept is None:
+                return evaluate(net, self.dataset, self.forget)
+            return evaluate_tail(net, layer, *kept, self.dataset, self.forget)
+
         metrics = {
             "original": score(original.metrics["original"]["confusion"], self.forget),
-            "masked": None if not _has_head(model) else evaluate(mask(model, self.forget), self.dataset, self.forget),
-            "unlearned": evaluate(unlearned, self.dataset, self.forget),
+            "masked": None if not _has_head(model) else judge(mask(model, self.forget)),
+            "unlearned": judge(unlearned),
             "golden": None,
             "seconds": {"train": original.metrics["seconds"]["train"], "golden": None},
             "audit": None,
@@ -232,18 +247,20 @@ class Experiment:
         if anew:
             checkpoint.unlink(missing_ok=True)
         model = make_model(self.model, self.dataset.num_classes, size=self.size, dropout=self.dropout, seed=self.seed)
-        begin = time.perf_counter()
-        history = fit(
-            model,
-            self.dataset,
-            forget=forget,
-            label_smoothing=self.label_smoothing,
-            seed=self.seed,
-            device=self.device,
-            checkpoint=checkpoint,
-            save_every=self.save_every,
-            **self._training,
-        )
+        ready = self._start(model)
+        begin, history = time.perf_counter(), {}
+        if not ready:
+            history = fit(
+                model,
+                self.dataset,
+                forget=forget,
+                label_smoothing=self.label_smoothing,
+                seed=self.seed,
+                device=self.device,
+                checkpoint=checkpoint,
+                save_every=self.save_every,
+                **self._training,
+            )
         seconds = time.perf_counter() - begin
         metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "audit"))
         metrics[kind] = evaluate(model.to(pick_device(self.device)), self.dataset, forget)
@@ -251,10 +268,45 @@ class Experiment:
         metrics["seconds"]["golden" if forget else "train"] = seconds
         run = write_run(self.root, name, arguments, model.cpu(), history, metrics, **self._notes())
         accuracy = metrics[kind]["retain_accuracy" if forget else "overall_accuracy"]
-        self.say(
-            f"{name}: trained in {seconds:.1f} s, {accuracy:.2%} of {'retain' if forget else 'test'} pictures right"
-        )
+        done = "weights taken as they come" if ready else f"trained in {seconds:.1f} s"
+        self.say(f"{name}: {done}, {accuracy:.2%} of {'retain' if forget else 'test'} pictures right")
         return run
+
+    def _start(self, model: nn.Module) -> bool:
+        """Put the weights into a new model; whether it is ready, there being nothing to train it on.
+
+        Raises ValueError where there is neither, or where the weights are for other classes than the data's.
+        """
+        empty, model_classes = not len(self.dataset.train), self.dataset.num_classes
+        if self.weights is None:
+            if empty:
+                raise ValueError(f"weights: none given, and {self.dataset.name} has no training pictures here")
+            return False
+        state = read_weights(self.model, self.weights)
+        apply_weights(model, state, self.weights)
+        if empty and outputs_of(model, state) != model_classes:
+            raise ValueError(
+                f"weights: {self.weights} has {outputs_of(model, state)} outputs, {self.dataset.name} {model_classes} "
+                "classes and no training pictures here"
+            )
+        if empty:
+            model.eval()
+        return empty
+
+    def _take_over(self) -> None:
+        """Weights and size of the original that there is, where none are given."""
+        folder = Path(self.data).expanduser()
+        name = self.model + "-" + (folder.resolve().name if folder.is_dir() else self.data)
+        path = self.root / f"{name}-s{self.seed}{f'-{self.version}' if self.version else ''}" / "config.json"
+        if self.size is None and self.weights is None and not self.force and path.is_file():
+            config = read_json(path)
+            self.size, self.weights = config.get("size"), config.get("weights")
+
+    def _say_unreadable(self, data: Data) -> None:
+        names = data.unreadable
+        if names:
+            few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            self.say(f"{data.name}: {len(names)} pictures do not open and are left out: {few}")
 
     def run_name(self, *parts: str) -> str:
         """The name of this experiment's run folder of one kind: of the original without `parts`."""
@@ -263,12 +315,15 @@ class Experiment:
     def _arguments(self, trained: dict | None = None) -> dict:
         """What every run of this experiment is made with; of an unlearned run as the original was `trained`."""
         own = {"model": self.model, "data": self.dataset.name, "seed": self.seed, "version": self.version}
-        return own | {key: (trained or vars(self))[key] for key in ("size", "dropout")}
+        words = vars(self) if trained is None else trained
+        own |= {"weights": words["weights"]} if words.get("weights") else {}  # runs without weights are as they were
+        return own | {key: words[key] for key in ("size", "dropout")}
 
     def _notes(self) -> dict:
         device = str(pick_device(self.device))
         given = str(self.data)  # a folder's path, of which `data` keeps the name
-        return {"device": device, "source": self.dataset.source, "classes": self.dataset.classes, "data_given": given}
+        notes = {"device": device, "source": self.dataset.source, "classes": self.dataset.classes, "data_given": given}
+        return notes | ({"unreadable": self.dataset.unreadable} if self.dataset.unreadable else {})
 
     def _anew(self, name: str) -> bool:
         """Whether `force` asks for this now: once in the life of an experiment."""
@@ -301,37 +356,8 @@ def experiment_of(run: Run, **changes) -> Experiment:
     own = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     own |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
     own |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}
-    own |= {name: trained[name] for name in ("label_smoothing", "version")}
+    own |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights")}
     return Experiment(**own | {name: value for name, value in changes.items() if value is not None})
-
-
-def describe_preset() -> None:
-    """Print the preset in use, what stands in for what in it, and how to switch."""
-    name = chosen_preset()
-    print(f"Preset {name} ($UNLEARN_PRESET): " + ", ".join(f"{c['model']} on {c['data']}" for c in PRESETS[name]) + ".")
-    if name == "quick":
-        print("digits and shapes, which need no download, stand in for MNIST and CIFAR-10.")
-        print("Start Jupyter with UNLEARN_PRESET=paper to run the same cells on MNIST and CIFAR-10.")
-    else:
-        print("Start Jupyter without UNLEARN_PRESET to run the same cells in about a minute, without a download.")
-
-
-def from_preset(model: str = "lenet5", **changes) -> Experiment:
-    """The preset's experiment with this model, `changes` (those that are not None) put in their place.
-
-    A model that is not in the preset gets the preset's colour pictures.
-    """
-    pairs = PRESETS[chosen_preset()]
-    own = next((pair for pair in pairs if pair["model"] == model), pairs[-1])
-    return Experiment(**own | {"model": model} | {name: value for name, value in changes.items() if value is not None})
-
-
-def chosen_preset() -> str:
-    """The preset that `$UNLEARN_PRESET` names, `quick` where it names none."""
-    name = os.environ.get("UNLEARN_PRESET", "quick")
-    if name not in PRESETS:
-        raise ValueError(f"UNLEARN_PRESET: {name!r} given; {' or '.join(PRESETS)} is accepted")
-    return name
 
 
 def default_recipe(method: str) -> str:

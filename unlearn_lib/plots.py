@@ -209,7 +209,10 @@ def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
 
 
 def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes: list[str], title: str) -> Figure:
-    """The first impression of each class, and the diagnostics of all: confidence, norm, infeasible share, cosine."""
+    """The first impressions of ten classes, and the diagnostics of all: confidence, norm, infeasible share, cosine.
+
+    Bars, a class each; of more than thirty classes a histogram.
+    """
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(12, 5.2))
         upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.7))
@@ -221,9 +224,13 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
         for axis, (i, what) in zip(
             lower.subplots(1, 4), enumerate(("confidence", "norm", "infeasible", "cosine")), strict=True
         ):
+            limits = (0, None if what == "norm" else 1.02)
+            if len(diagnosis) > 30:
+                axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (0, 1), color=COLOURS[i])
+                axis.set(xlabel=what, ylabel="classes" if i == 0 else "", xlim=limits)
+                continue
             sns.barplot(x=diagnosis[what], y=[classes[c] for c in diagnosis.index], color=COLOURS[i], ax=axis)
-            axis.set(xlabel=what, ylabel="", yticks=axis.get_yticks() if i == 0 else [])
-            axis.set_xlim(0, None if what == "norm" else 1.02)
+            axis.set(xlabel=what, ylabel="", yticks=axis.get_yticks() if i == 0 else [], xlim=limits)
         figure.suptitle(title)
     return figure
 

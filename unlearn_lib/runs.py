@@ -22,7 +22,8 @@ from torch import nn
 from unlearn_lib.data import REPOSITORY
 from unlearn_lib.models import make_model
 
-CONFIG_NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run"}  # what config.json tells besides
+# what config.json tells besides
+CONFIG_NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run", "unreadable"}
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.data import Data, Split, progress
+from unlearn_lib.data import Data, Split
 from unlearn_lib.evaluation import logits_of
 from unlearn_lib.models import pick_device
+from unlearn_lib.pictures import progress
 from unlearn_lib.runs import load_tensors, save_tensors
 
 
@@ -101,7 +102,8 @@ def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, 
     total_loss = torch.zeros((), device=allowed.device)
     correct = torch.zeros((), device=allowed.device)
     for index in torch.randperm(len(train)).to(allowed.device).split(batch_size):
-        images, labels = data.normalise(train.images[index]), train.labels[index]
+        images, labels = train.batch(index)
+        images, labels = data.normalise(images.to(allowed.device)), labels.to(allowed.device)
         if data.flip:
             images = _mirror_and_shift(images)
         target = smooth_labels(labels, allowed, smoothing)

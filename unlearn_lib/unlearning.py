@@ -21,9 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.data import check_forget, progress
+from unlearn_lib.data import check_forget
 from unlearn_lib.impressions import Impressions
 from unlearn_lib.models import find_head, split
+from unlearn_lib.pictures import progress
 from unlearn_lib.training import check_positive
 
 METHODS = ("neggrad+", "distill", "published", "mask")

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
+
+from unlearn_lib.data import load_data
+from unlearn_lib.pictures import Framing, Pictures, decode, open_picture, read_pictures
+from unlearn_lib.weights import framing_of
+
+FRAMING = Framing((3, 12, 12))
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """Thirty pictures of different sizes, the eighth of them damaged."""
+    random = np.random.default_rng(0)
+    for i in range(30):
+        pixels = random.integers(0, 256, (random.integers(8, 40), random.integers(8, 40), 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")
+    (tmp_path / "07.png").write_bytes((tmp_path / "07.png").read_bytes()[:50])
+    return sorted(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "model, weights",
+    [
+        ("alexnet", AlexNet_Weights.IMAGENET1K_V1),
+        ("efficientnet_b0", EfficientNet_B0_Weights.IMAGENET1K_V1),
+        ("vit_b_16", ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1),
+    ],
+)
+def test_a_picture_is_framed_as_the_weights_own_preprocessing_does_it(tmp_path, model, weights):
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 451, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one.png")
+    framing = framing_of(model, weights.name)
+    ours = torch.from_numpy(decode(tmp_path / "one.png", framing).copy())
+    data = load_data("digits", shape=framing.shape).__class__  # `normalise` as a data set of this framing has it
+    fields = dict.fromkeys(("name", "title", "source", "classes", "train", "val", "test", "flip"))
+    normalised = data(**fields, mean=framing.mean, std=framing.std).normalise(ours[None])[0]
+    assert torch.equal(normalised, weights.transforms()(Image.open(tmp_path / "one.png")))
+
+
+def test_pictures_on_disk_read_as_those_in_memory_do(paths):
+    eager, kept, unreadable = read_pictures(paths, FRAMING)
+    lazy, _, _ = read_pictures(paths, FRAMING, lazy=True)
+    assert unreadable == ["07.png"]
+    assert torch.equal(lazy[kept], eager)
+    assert torch.equal(torch.cat(list(lazy.take(kept).split(9))), eager)
+
+
+def test_a_picture_on_disk_that_does_not_open_is_known_once_it_was_read(paths):
+    lazy = Pictures(paths, FRAMING)
+    assert lazy.opened.all()
+    assert not lazy[torch.arange(6, 9)][1].any()
+    assert (~lazy.opened).nonzero().flatten().tolist() == [7]
+
+
+def test_large_files_are_decoded_by_threads_in_the_same_order(tmp_path):
+    for i in range(6):
+        noise = np.random.default_rng(i).integers(0, 256, (120, 120, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f"{i}.png")
+    paths = sorted(tmp_path.iterdir())
+    one_by_one = torch.stack([torch.from_numpy(decode(path, FRAMING).copy()) for path in paths])
+    assert torch.equal(read_pictures(paths, FRAMING)[0], one_by_one)
+
+
+def test_what_is_transparent_becomes_white(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:, :2, 3] = 255  # the left half is black and opaque
+    Image.fromarray(pixels).save(tmp_path / "half.png")
+    colour = np.asarray(open_picture(tmp_path / "half.png"))
+    assert (colour[:, :2] == 0).all()
+    assert (colour[:, 2:] == 255).all()
+
+
+def test_a_grey_picture_gets_three_equal_channels(tmp_path):
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(tmp_path / "grey.png")
+    pixels = decode(tmp_path / "grey.png", FRAMING)
+    assert (pixels == np.arange(144).reshape(12, 12)).all()
+
+
+def test_a_picture_taken_on_its_side_stands_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.new("RGB", (10, 20)).save(tmp_path / "side.jpg", exif=exif)
+    assert open_picture(tmp_path / "side.jpg").size == (20, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff\xe0 nor this"])
+def test_what_is_no_picture_is_named(tmp_path, content):
+    (tmp_path / "bad.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match="bad.jpg does not open"):
+        open_picture(tmp_path / "bad.jpg")
+    assert decode(tmp_path / "bad.jpg", FRAMING) is None
