@@ -13,10 +13,19 @@ import torch
 
 from unlearn_lib.imagenet import imagenet_classes, imagenet_splits
 from unlearn_lib.pictures import Framing, Pictures
-from unlearn_lib.readers import Split, hold_out, read_cifar10, read_digits, read_folder, read_mnist, reshape
-from unlearn_lib.shapes import CLASSES as SHAPES
-from unlearn_lib.shapes import draw_shapes
+from unlearn_lib.readers import (
+    Split,
+    hold_out,
+    read_cifar10,
+    read_digits,
+    read_folder,
+    read_mnist,
+    read_shapes,
+    read_thousand_shapes,
+    reshape,
+)
 
+NAMES = ("mnist", "cifar10", "imagenet", "digits", "shapes", "shapes1000")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -80,7 +89,7 @@ def load_data(
     framing: Framing | None = None,
     seed: int = 0,
 ) -> Data:
-    """Load a data set by name (`mnist`, `cifar10`, `imagenet`, `digits`, `shapes`) or an image folder by its path.
+    """Load a data set by its name (one of NAMES), or an image folder by its path.
 
     root: where data sets lie; `$UNLEARN_DATA`, else the repository's `data/`. shape: (C, H, W) to bring the
     pictures to. framing: shape, cut and normalisation together, as pretrained weights want them. seed: of the
@@ -92,11 +101,8 @@ def load_data(
     wnids = None
     if name == "digits":
         title, source, classes, train, test, flip = read_digits()
-    elif name == "shapes":
-        title = "shapes"
-        source = "shapes, 8,000 pictures of ten figures drawn by this project"
-        train, test = Split(*draw_shapes(600, seed=1)), Split(*draw_shapes(200, seed=2))
-        classes, flip = SHAPES, True
+    elif name in ("shapes", "shapes1000"):
+        title, source, classes, train, test, flip = read_shapes() if name == "shapes" else read_thousand_shapes()
     elif name == "mnist":
         title, source, classes, train, test, flip = read_mnist(root, framing)
     elif name == "cifar10":
@@ -112,8 +118,7 @@ def load_data(
         classes, train, test = read_folder(folder, framing)
     else:
         raise FileNotFoundError(
-            f"data: {name!r} is neither a data set (mnist, cifar10, imagenet, digits, shapes) nor an image folder "
-            "that exists"
+            f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists"
         )
     for split in (train, test):
         if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):

@@ -17,9 +17,10 @@ from torch.nn import functional as F
 from unlearn_lib.models import at_pixels, behind_relu, layer_shape, split, splittable_layers
 from unlearn_lib.runs import load_tensors, save_tensors
 
-RECIPES = ("calibrated", "published")
-SMOOTHING = {"calibrated": 0.05, "published": 0.1}
-STEPS = {"calibrated": 100, "published": 1000}
+RECIPES = ("calibrated", "published", "deepinversion")
+SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
+STATISTICS = 0.01  # weight of the distance to BatchNorm's running statistics
+STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def make_impressions(
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; never negative
     behind a ReLU, pixels within their range and smooth (total variation, jitter). At a linear head the start is the
     closed form x0 + t (w_c - mean w), which leaves ten steps to do (three where there are more than 100 classes).
+    deepinversion: the same in pixels, + the distance of what enters each BatchNorm, over all classes mixed, to its
+    running mean and variance, sum_l |mu - mu_l| + |s2 - s2_l| (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
     works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
@@ -72,15 +75,19 @@ def make_impressions(
     wanted = torch.arange(k) if classes is None else torch.tensor(check_classes(classes, k))
     labels = wanted.repeat_interleave(samples)
     x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
-    if recipe == "calibrated":
+    if recipe != "published":
         x.clamp_(low, high).mul_(0.1 if pixels else 0.7)  # faint and sparse, as after a ReLU
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
-    for part in torch.arange(len(labels)).split(chunk):
+    order = torch.arange(len(labels))
+    if recipe == "deepinversion":  # whose chunks are each to hold all classes
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
-        if recipe == "calibrated":
-            x[part] = _calibrate(tail, start, goal, steps, low, high, pixels, on_step).cpu()
-        else:
+        if recipe == "published":
             x[part] = _publish(tail, start, goal, steps, on_step).cpu()
+        else:
+            like = STATISTICS if recipe == "deepinversion" else 0.0
+            x[part] = _calibrate(tail, start, goal, steps, low, high, pixels, like, on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
@@ -92,6 +99,11 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
         raise ValueError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
     if layer is not None:
         split(model, layer)
+    norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
+    if recipe == "deepinversion" and not (norms and layer is not None and at_pixels(model, layer)):
+        raise ValueError(
+            f"recipe: deepinversion given, at layer {layer}; it works at input, in networks with BatchNorm2d"
+        )
     return layer
 
 
@@ -103,7 +115,7 @@ def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
     return chosen
 
 
-def _calibrate(tail, x, labels, steps, low, high, pixels, follow) -> torch.Tensor:
+def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch.Tensor:
     head = _linear(tail)
     if head is not None:
         x = closed_form(head, x, labels, low)
@@ -113,6 +125,7 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, follow) -> torch.Tenso
     generator = torch.Generator().manual_seed(0)
     if follow:
         follow(0, x.detach())
+    distances, hooks = _watch_statistics(tail) if like else ([], [])
     for step in range(steps):
         shown = x
         if pixels:
@@ -121,13 +134,30 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, follow) -> torch.Tenso
         loss = loss + 2e-4 * x.square().sum()
         if pixels:
             loss = loss + 2e-3 * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
+        if like:
+            loss = loss + like * len(x) * torch.stack(distances).sum()
+            distances.clear()
         (x.grad,) = torch.autograd.grad(loss, x)
         optimiser.step()
         with torch.no_grad():
             x.clamp_(low, high)
         if follow:
             follow(step + 1, x.detach())
+    for hook in hooks:
+        hook.remove()
     return x.detach()
+
+
+def _watch_statistics(tail: nn.Module) -> tuple[list[torch.Tensor], list]:
+    """A list that every pass fills with |mu - mu_l| + |s2 - s2_l| of what enters each BatchNorm l, and its hooks."""
+    distances = []
+
+    def compare(module, inputs):
+        mean, variance = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3), correction=0)
+        distances.append((mean - module.running_mean).norm() + (variance - module.running_var).norm())
+
+    norms = [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    return distances, [m.register_forward_pre_hook(compare) for m in norms]
 
 
 def _publish(tail, x, labels, steps, follow) -> torch.Tensor:

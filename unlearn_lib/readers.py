@@ -15,6 +15,8 @@ import torchvision
 from torch.nn.functional import interpolate
 
 from unlearn_lib.pictures import Framing, Pictures, find_pictures, first_framing, read_pictures
+from unlearn_lib.shapes import CLASSES as SHAPES
+from unlearn_lib.shapes import draw_shapes
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,22 @@ def read_digits():
     whole = Split(reshape(small, (1, 28, 28)), torch.from_numpy(bunch.target).long())
     source = "digits, scikit-learn's 1,797 real handwritten digits, enlarged from 8x8 to 28x28"
     return "digits", source, [str(i) for i in range(10)], *hold_out(whole, 0.2, seed=0), False
+
+
+def read_shapes():
+    train, test = Split(*draw_shapes(600, seed=1)), Split(*draw_shapes(200, seed=2))
+    return "shapes", "shapes, 8,000 pictures of ten figures drawn by this project", SHAPES, train, test, True
+
+
+def read_thousand_shapes():
+    """Four of the figures, few enough of each for a large network to learn in half a minute."""
+    classes = ["square", "cross", "star", "ring"]  # in the order of all ten
+    own = torch.tensor([SHAPES.index(name) for name in classes])
+    splits = []
+    for count, seed in ((200, 1), (50, 2)):
+        part = Split(*draw_shapes(count, seed=seed)).only(own.tolist())
+        splits.append(replace(part, labels=torch.searchsorted(own, part.labels)))
+    return "1,000 shapes", "shapes1000, 1,000 pictures of four figures drawn by this project", classes, *splits, True
 
 
 def read_mnist(root: Path, framing: Framing | None):

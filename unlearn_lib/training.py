@@ -103,6 +103,8 @@ def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, 
     correct = torch.zeros((), device=allowed.device)
     for index in torch.randperm(len(train)).to(allowed.device).split(batch_size):
         images, labels = train.batch(index)
+        if len(labels) < min(2, len(train)):  # BatchNorm has no statistics of one picture
+            continue
         images, labels = data.normalise(images.to(allowed.device)), labels.to(allowed.device)
         if data.flip:
             images = _mirror_and_shift(images)
