@@ -28,6 +28,7 @@ from unlearn_lib.impressions import (
     follow_impression,
     make_impressions,
     responsive_layers,
+    statistics_distance,
 )
 from unlearn_lib.lab import LabPanel, lab_grid, lab_panel, lab_run
 from unlearn_lib.models import (
@@ -142,6 +143,7 @@ __all__ = [
     "score",
     "split",
     "splittable_layers",
+    "statistics_distance",
     "table",
     "trained_seeds",
     "unlearning_panel",

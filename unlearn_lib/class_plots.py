@@ -47,7 +47,7 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
     """The change of every class, sorted; forget classes coloured and marked by a tick below."""
     changes = changes.sort_values("change", kind="stable")
     places, forget = np.arange(len(changes)), changes["forget"].to_numpy()
-    width = min(10, 700 / len(changes))
+    width = min(10, 900 / len(changes))
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4.6))
         for mine, colour, name in ((forget, FORGET, "forget"), (~forget, RETAIN, "retain")):
@@ -61,7 +61,8 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
         if len(changes) <= MANY:
             axis.set_xticks(places, changes["class"], rotation=30, ha="right")
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
-        axis.legend(frameon=False, loc="lower right")
+        for handle in axis.legend(frameon=False, loc="lower right").legend_handles:
+            handle.set_linewidth(6)
     return figure
 
 

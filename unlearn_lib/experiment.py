@@ -306,7 +306,8 @@ class Experiment:
         names = data.unreadable
         if names:
             few = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-            self.say(f"{data.name}: {len(names)} pictures do not open and are left out: {few}")
+            what = "1 picture does not open and is" if len(names) == 1 else f"{len(names)} pictures do not open and are"
+            self.say(f"{data.name}: {what} left out: {few}")
 
     def run_name(self, *parts: str) -> str:
         """The name of this experiment's run folder of one kind: of the original without `parts`."""

@@ -6,6 +6,7 @@ the trained model is the only source.
 
 import time
 from collections.abc import Callable, Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from torch.nn import functional as F
 
 from unlearn_lib.models import at_pixels, behind_relu, layer_shape, split, splittable_layers
 from unlearn_lib.runs import load_tensors, save_tensors
+from unlearn_lib.training import fast_arithmetic
 
 RECIPES = ("calibrated", "published", "deepinversion")
 SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
-STATISTICS = 0.01  # weight of the distance to BatchNorm's running statistics
+SECANTS = 6  # steps of the search for the closed form's length
+STATISTICS = 0.03  # weight of the distance to BatchNorm's running statistics
 STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}
 
 
@@ -121,7 +124,8 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch
         x = closed_form(head, x, labels, low)
         steps = min(steps, 10 if head.out_features <= 100 else 3)  # a step is dear, and the start the better, for many
     x.requires_grad_(True)
-    optimiser = torch.optim.Adam([x], lr=0.05)
+    lr, roughness, arithmetic = (0.1, 1e-2, fast_arithmetic(x.device)) if like else (0.05, 2e-3, nullcontext())
+    optimiser = torch.optim.Adam([x], lr=lr)
     generator = torch.Generator().manual_seed(0)
     if follow:
         follow(0, x.detach())
@@ -130,13 +134,16 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch
         shown = x
         if pixels:
             shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
-        loss = F.cross_entropy(tail(shown), labels, label_smoothing=SMOOTHING["calibrated"], reduction="sum")
+        with arithmetic:
+            logits = tail(shown).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING["calibrated"], reduction="sum")
         loss = loss + 2e-4 * x.square().sum()
         if pixels:
-            loss = loss + 2e-3 * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
+            loss = loss + roughness * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
         if like:
             loss = loss + like * len(x) * torch.stack(distances).sum()
             distances.clear()
+            optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)  # norms have a kink at 0: constant steps jump on
         (x.grad,) = torch.autograd.grad(loss, x)
         optimiser.step()
         with torch.no_grad():
@@ -148,12 +155,23 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch
     return x.detach()
 
 
+@torch.no_grad()
+def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
+    """sum_l |mu - mu_l| + |s2 - s2_l| over a network's BatchNorm layers l, mu and s2 of the batch x [N, C, H, W]."""
+    distances, hooks = _watch_statistics(model)
+    model.eval()(x.to(next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return float(sum(distances))
+
+
 def _watch_statistics(tail: nn.Module) -> tuple[list[torch.Tensor], list]:
     """A list that every pass fills with |mu - mu_l| + |s2 - s2_l| of what enters each BatchNorm l, and its hooks."""
     distances = []
 
     def compare(module, inputs):
-        mean, variance = inputs[0].mean((0, 2, 3)), inputs[0].var((0, 2, 3), correction=0)
+        x = inputs[0].float()
+        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         distances.append((mean - module.running_mean).norm() + (variance - module.running_var).norm())
 
     norms = [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
@@ -177,8 +195,8 @@ def _publish(tail, x, labels, steps, follow) -> torch.Tensor:
 def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: float, target: float = 0.95):
     """x0 + t (w_c - mean w) / |w_c - mean w|, clamped at `low`, with each row's t such that p_c = `target`.
 
-    logit p_c is all but a straight line in t, so that six secants, kept within a bracket, find t: one product with the
-    head each.
+    logit p_c is all but a straight line in t, so that six secants, kept within a bracket, find t: one product with
+    the head each.
     """
     direction = F.normalize(head.weight - head.weight.mean(0))[labels]
     goal = torch.tensor(target).logit().item()
@@ -190,12 +208,14 @@ def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: fl
 
     near, far = torch.zeros(len(x0), 1, device=x0.device), torch.full((len(x0), 1), 1e3, device=x0.device)
     last, t, before = near, near + 1, excess(near)
-    for _ in range(6):
+    for _ in range(SECANTS):
         now = excess(t)
         near, far = torch.where(now < 0, t, near), torch.where(now < 0, far, t)
         step = t - now * (t - last) / (now - before)
+        limit = torch.minimum(far, 3 * t + 1)  # a secant on a flat piece would go anywhere
         last, before = t, now
-        t = torch.where((step > near) & (step < far), step, (near + far) / 2)
+        step = torch.where((step > near) & (step < limit), step, (near + limit) / 2)
+        t = torch.where(now.abs() < 1e-3, t, step)
     return torch.addcmul(x0, t, direction).clamp_(min=low)
 
 

@@ -6,6 +6,8 @@
 The split works on the traced graph (torch.fx), so functional ReLUs, flattening and residual branches survive.
 """
 
+import operator
+
 import torch
 import torchvision
 from torch import fx, nn
@@ -168,33 +170,20 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
 
 
 def behind_relu(model: nn.Module, layer: str) -> bool:
-    """Whether what enters `layer` comes out of a ReLU or the like, so that nothing there is ever negative."""
+    """Whether what enters `layer` comes out of ReLUs or the like, so that nothing there is ever negative."""
     body, _ = split(model, layer)
-    node = next(iter(reversed(body.graph.nodes))).args[0]
-    while node.op != "placeholder":
-        what = body.get_submodule(node.target) if node.op == "call_module" else node.target
-        if isinstance(what, nn.ReLU | nn.ReLU6) or what in (
-            F.relu,
-            F.relu_,
-            torch.relu,
-            "relu",
-            "relu_",
-            F.relu6,
-        ):
-            return True
-        keeps_sign = nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.Dropout | nn.Flatten | nn.Identity
-        functions = (
-            torch.flatten,
-            F.dropout,
-            F.adaptive_avg_pool2d,
-            F.max_pool2d,
-            F.avg_pool2d,
-            "flatten",
-            "view",
-        )
-        if not (isinstance(what, keeps_sign) or what in functions):
-            return False
-        node = node.args[0]
+    return _never_negative(next(iter(reversed(body.graph.nodes))).args[0], body)
+
+
+def _never_negative(node: fx.Node, body: fx.GraphModule) -> bool:
+    what = body.get_submodule(node.target) if node.op == "call_module" else node.target
+    if isinstance(what, nn.ReLU | nn.ReLU6) or what in (F.relu, F.relu_, torch.relu, "relu", "relu_", F.relu6):
+        return True
+    pools = nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d
+    functions = (torch.flatten, F.dropout, F.adaptive_avg_pool2d, F.max_pool2d, F.avg_pool2d, "flatten", "view")
+    joins = (torch.cat, torch.add, operator.add)  # never negative where none of their inputs is
+    if isinstance(what, pools | nn.Dropout | nn.Flatten | nn.Identity) or what in (*functions, *joins):
+        return all(_never_negative(source, body) for source in node.all_input_nodes)
     return False
 
 
