@@ -2,16 +2,52 @@ import inspect
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional as F
 
 from unlearn_lib import (
     default_layer,
     diagnose,
+    fit,
     impressions,
     make_impressions,
     make_model,
     responsive_layers,
+    statistics_distance,
     unlearning,
 )
+from unlearn_lib.impressions import closed_form
+
+
+@pytest.fixture(scope="module")
+def normed(digits):
+    """A small network with BatchNorm, trained on digits."""
+    layers = [
+        nn.Conv2d(1, 16, 3, 2),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, 2),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+    ]
+    net = nn.Sequential(*layers, nn.Conv2d(32, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10))
+    net.input_shape, net.input_range = digits.shape, digits.pixel_range
+    fit(net, digits, epochs=4, lr=3e-3)
+    return net
+
+
+@torch.no_grad()
+def bisection(head, x0, labels, low, target):
+    """The length t by plain bisection, slow and sure; and whether the target can be reached at all."""
+    direction = F.normalize(head.weight - head.weight.mean(0))[labels]
+    near, far = torch.zeros(len(x0), 1), torch.full((len(x0), 1), 1e3)
+    for _ in range(60):
+        t = (near + far) / 2
+        p = head((x0 + t * direction).clamp(min=low)).softmax(1).gather(1, labels[:, None])
+        near, far = torch.where(p < target, t, near), torch.where(p < target, far, t)
+    return (x0 + far * direction).clamp(min=low), (near > 0).squeeze(1) & (far < 999).squeeze(1)
 
 
 def test_impressions_reach_their_class_with_confidence_and_stay_feasible(model):
@@ -95,6 +131,65 @@ def test_a_model_that_sees_nothing_responds_nowhere():
     torch.nn.init.zeros_(model.fc3.weight)
     with pytest.raises(ValueError, match="none of LeNet5 is responsive"):
         default_layer(model)
+
+
+@given(
+    st.integers(2, 300),
+    st.integers(32, 200),
+    st.floats(0.1, 3),
+    st.sampled_from([0.0, -float("inf")]),
+    st.integers(0, 99),
+)
+def test_the_closed_form_finds_by_secants_what_bisection_finds(k, width, scale, low, seed):
+    torch.manual_seed(seed)
+    head = nn.Linear(width, k)
+    nn.init.normal_(head.weight, std=scale / width**0.5)
+    x0, labels = 0.7 * torch.randn(k, width).clamp(min=0), torch.arange(k)
+    x = closed_form(head, x0, labels, low, target=0.95)
+    _, reachable = bisection(head, x0, labels, low, 0.95)
+    p = head(x).softmax(1).diagonal()
+    assert x.min() >= low
+    assert ((p - 0.95).abs() < 0.02)[reachable].all()
+
+
+def test_at_a_head_of_a_thousand_classes_three_steps_are_enough():
+    model = make_model("mobilenet_v3_small", 1000, size=32)
+    made = make_impressions(model, "classifier.3", samples=1)
+    assert diagnose(model, made)["confidence"].min() >= 0.9
+
+
+def test_the_memory_bound_cuts_the_work_into_chunks_that_fit_it(model):
+    sizes = []
+    make_impressions(model, "fc2", samples=40, steps=1, memory=2**20, on_step=lambda step, x: sizes.append(x.shape))
+    numbers = 8 * 120 + 3 * (84 + 10)
+    assert all(4 * numbers * rows <= 2**20 for rows, _ in sizes)
+    assert sum(rows for rows, _ in sizes) == 2 * 400  # each chunk is shown before and after its step
+
+
+def test_of_many_classes_ten_are_tried_for_a_layers_response():
+    layers = responsive_layers(make_model("mobilenet_v3_small", 200, size=32), tries=2, layers=["classifier.3"])
+    assert layers["responsive"].item()
+
+
+def test_deepinversion_comes_nearer_to_the_running_statistics_and_still_reaches_the_class(normed):
+    plain, like = (make_impressions(normed, "input", samples=8, recipe=r) for r in ("calibrated", "deepinversion"))
+    assert statistics_distance(normed, like.x) < 0.8 * statistics_distance(normed, plain.x)
+    assert diagnose(normed, like)["reached"].min() == 1
+
+
+def test_deepinversion_leaves_the_running_statistics_and_no_hooks_behind(normed):
+    before = {name: tensor.clone() for name, tensor in normed.state_dict().items()}
+    make_impressions(normed, "input", samples=2, steps=3, recipe="deepinversion")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in normed.state_dict().items())
+    assert not any(module._forward_pre_hooks for module in normed.modules())
+
+
+@pytest.mark.parametrize("layer", ["input", "fc1", None])
+def test_deepinversion_without_batchnorm_or_inside_the_network_is_refused(model, normed, layer):
+    with pytest.raises(ValueError, match="recipe: deepinversion given, at layer"):
+        make_impressions(model, layer, recipe="deepinversion")
+    with pytest.raises(ValueError, match="recipe: deepinversion given, at layer 10"):
+        make_impressions(normed, "10", recipe="deepinversion")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from unlearn_lib import describe_preset, from_preset, make_model
@@ -203,3 +206,41 @@ def test_earlier_runs_stay_when_a_later_call_fails(trained, tmp_path):
     for path in (tmp_path / "before").rglob("*.*"):
         assert path.read_bytes() == (tmp_path / "runs" / path.relative_to(tmp_path / "before")).read_bytes()
     assert not list((tmp_path / "runs").glob("*unlearned*"))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five classes of pictures of different sizes, one damaged, one grey, one with an alpha channel."""
+    random = np.random.default_rng(0)
+    for n, kind in enumerate(("ant", "bee", "cow", "dog", "elk")):
+        (tmp_path / "zoo" / kind).mkdir(parents=True)
+        for i in range(12):
+            height, width = random.integers(20, 90, 2)
+            pixels = random.integers(0, 256, (height, width, 3)) // 2 + np.eye(3)[n % 3] * 25 * n
+            suffix = "jpg" if i % 2 else "png"
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "zoo" / kind / f"{kind}{i}.{suffix}")
+    damaged, grey, clear = (tmp_path / "zoo" / name for name in ("bee/bee2.png", "cow/cow4.png", "elk/elk0.png"))
+    damaged.write_bytes(damaged.read_bytes()[:120])
+    Image.open(grey).convert("L").save(grey)
+    with_alpha = Image.open(clear).convert("RGBA")
+    with_alpha.putalpha(100)
+    with_alpha.save(clear)
+    return tmp_path / "zoo"
+
+
+def test_three_commands_lead_from_a_folder_and_weights_to_an_unlearned_model_and_its_figures(shell, pictures, tmp_path):
+    torch.save(make_model("resnet18", 1000, size=32).state_dict(), tmp_path / "weights.pth")
+    where = ["--model", "resnet18", "--data", str(pictures)]
+    tuned = [*where, "--weights", str(tmp_path / "weights.pth"), "--size", "32", "--epochs", "2"]
+    status, out, err = shell("train", *tuned)
+    assert status == 0
+    assert "zoo: 1 picture does not open and is left out: bee2.png" in err
+    assert shell("golden", *tuned, "--forget", "cow")[0] == 0
+    status, out, _ = shell("unlearn", *where, "--forget", "cow", "--method", "distill")
+    assert status == 0
+    assert "forget cow" in out
+    (folder,) = (tmp_path / "runs").glob("*-unlearned-*")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (folder / "per_class.png").is_file()
+    assert metrics["golden"]["forget_accuracy"] == 0
+    assert sum(map(sum, metrics["unlearned"]["confusion"])) == 10  # two of each class

@@ -1,5 +1,8 @@
-"""The body's activations on test pictures that lie on disk, kept beside the model: the frozen body sees each picture
-once, and what was unlearned from there on is evaluated without decoding any again."""
+"""The body's activations on large test pictures, kept beside the model.
+
+The frozen body sees each picture once; what was unlearned from there on is evaluated without decoding a picture or
+running the body again.
+"""
 
 import hashlib
 from collections.abc import Collection
@@ -14,31 +17,33 @@ from unlearn_lib.pictures import Pictures
 from unlearn_lib.runs import Run, load_tensors, save_tensors
 
 LIMIT = 4 * 2**30  # bytes; larger ones are not kept
+SMALL = 3 * 32 * 32  # numbers in a picture in memory, up to which the whole network is as fast
 
 
 @torch.no_grad()
 def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tuple[torch.Tensor, torch.Tensor] | None:
     """What enters `layer` for the test pictures that open, float32 [N, ...], and their labels.
 
-    Read from the run's folder where the same model and pictures have left them there. None for pictures in memory,
-    and where they would be too large.
+    Read from the run's folder where the same model and pictures have left them there. None for small pictures in
+    memory, and where they would be too large.
     """
     images = data.test.images
-    if not isinstance(images, Pictures) or 4 * len(images) * torch.Size(layer_shape(model, layer)).numel() > LIMIT:
+    small = not isinstance(images, Pictures) and images.shape[1:].numel() <= SMALL
+    if small or 4 * len(images) * torch.Size(layer_shape(model, layer)).numel() > LIMIT:
         return None
     path = run.path / f"activations-{layer}.safetensors"
-    names = "\n".join(f"{p.parent.name}/{p.name}" for p in images.paths) + repr(images.framing)
-    words = {"model_file": run.fingerprint(), "pictures": hashlib.sha256(names.encode()).hexdigest()}
+    words = {"model_file": run.fingerprint(), "pictures": _fingerprint(data)}
     if path.is_file():
         tensors, kept = load_tensors(path)
         if {key: kept.get(key) for key in words} == words:
-            images.opened &= tensors["opened"]
+            if isinstance(images, Pictures):
+                images.opened &= tensors["opened"]
             return tensors["x"], data.test.labels[tensors["opened"]]
     body, _ = split(model, layer)
     device = next(model.parameters()).device
-    x = torch.cat([body(data.normalise(part.to(device))).cpu() for part in images.split(100)])[images.opened]
-    save_tensors(path, {"x": x, "opened": images.opened}, words)
-    return x, data.test.labels[images.opened]
+    x = torch.cat([body(data.normalise(part.to(device))).cpu() for part in images.split(100)])[data.test.opened]
+    save_tensors(path, {"x": x, "opened": data.test.opened}, words)
+    return x, data.test.labels[data.test.opened]
 
 
 @torch.no_grad()
@@ -51,3 +56,12 @@ def evaluate_tail(
     answers = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(500)])
     check_fit(tail(x[:1].to(device)).shape[1], data)
     return score(confusion_of(answers, labels, data.num_classes), forget)
+
+
+def _fingerprint(data: Data) -> str:
+    """What the test pictures and their preprocessing are, in one word."""
+    images, normal = data.test.images, repr((data.mean, data.std))
+    if isinstance(images, Pictures):
+        content = "\n".join(f"{p.parent.name}/{p.name}" for p in images.paths) + repr(images.framing)
+        return hashlib.sha256((content + normal).encode()).hexdigest()
+    return hashlib.sha256(images.contiguous().numpy().tobytes() + normal.encode()).hexdigest()

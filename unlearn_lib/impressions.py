@@ -21,8 +21,8 @@ from unlearn_lib.training import fast_arithmetic
 
 RECIPES = ("calibrated", "published", "deepinversion")
 SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
-SECANTS = 6  # steps of the search for the closed form's length
-STATISTICS = 0.03  # weight of the distance to BatchNorm's running statistics
+SECANTS = 12  # most steps of the search for the closed form's length; as a rule it ends sooner
+STATISTICS = 25.0  # weight of the relative distance to BatchNorm's running statistics
 STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}
 
 
@@ -60,7 +60,7 @@ def make_impressions(
     behind a ReLU, pixels within their range and smooth (total variation, jitter). At a linear head the start is the
     closed form x0 + t (w_c - mean w), which leaves ten steps to do (three where there are more than 100 classes).
     deepinversion: the same in pixels, + the distance of what enters each BatchNorm, over all classes mixed, to its
-    running mean and variance, sum_l |mu - mu_l| + |s2 - s2_l| (Yin et al. 2020); for networks that have any.
+    running mean and variance, see `statistics_distance` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
     works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
@@ -119,12 +119,13 @@ def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
 
 
 def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch.Tensor:
-    head = _linear(tail)
+    head, lr = _linear(tail), 0.05
     if head is not None:
         x = closed_form(head, x, labels, low)
-        steps = min(steps, 10 if head.out_features <= 100 else 3)  # a step is dear, and the start the better, for many
+        few, lr = (10, 0.05) if head.out_features <= 100 else (3, 0.02)  # with many classes a step is dear
+        steps = min(steps, few)
     x.requires_grad_(True)
-    lr, roughness, arithmetic = (0.1, 1e-2, fast_arithmetic(x.device)) if like else (0.05, 2e-3, nullcontext())
+    lr, roughness, arithmetic = (0.1, 1e-2, fast_arithmetic(x.device)) if like else (lr, 2e-3, nullcontext())
     optimiser = torch.optim.Adam([x], lr=lr)
     generator = torch.Generator().manual_seed(0)
     if follow:
@@ -157,7 +158,11 @@ def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch
 
 @torch.no_grad()
 def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
-    """sum_l |mu - mu_l| + |s2 - s2_l| over a network's BatchNorm layers l, mu and s2 of the batch x [N, C, H, W]."""
+    """sum_l (|mu - mu_l| + |s2 - s2_l|) / sum_l (|mu_l| + |s2_l|) over a network's BatchNorm layers l.
+
+    mu, s2: mean and variance, by channel, of what enters l for the batch x [N, C, H, W]; mu_l, s2_l: the running ones.
+    The numerator is DeepInversion's (Yin et al. 2020, eq. 4); the share makes networks of any depth comparable.
+    """
     distances, hooks = _watch_statistics(model)
     model.eval()(x.to(next(model.parameters()).device))
     for hook in hooks:
@@ -166,15 +171,15 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
 
 
 def _watch_statistics(tail: nn.Module) -> tuple[list[torch.Tensor], list]:
-    """A list that every pass fills with |mu - mu_l| + |s2 - s2_l| of what enters each BatchNorm l, and its hooks."""
-    distances = []
+    """A list that every pass fills with the terms of `statistics_distance`, one a BatchNorm, and the hooks that do."""
+    distances, norms = [], [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
+    total = sum(m.running_mean.norm() + m.running_var.norm() for m in norms)
 
     def compare(module, inputs):
         x = inputs[0].float()
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        distances.append((mean - module.running_mean).norm() + (variance - module.running_var).norm())
+        distances.append(((mean - module.running_mean).norm() + (variance - module.running_var).norm()) / total)
 
-    norms = [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     return distances, [m.register_forward_pre_hook(compare) for m in norms]
 
 
@@ -195,7 +200,7 @@ def _publish(tail, x, labels, steps, follow) -> torch.Tensor:
 def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: float, target: float = 0.95):
     """x0 + t (w_c - mean w) / |w_c - mean w|, clamped at `low`, with each row's t such that p_c = `target`.
 
-    logit p_c is all but a straight line in t, so that six secants, kept within a bracket, find t: one product with
+    logit p_c is all but a straight line in t, so that a few secants, kept within a bracket, find t: one product with
     the head each.
     """
     direction = F.normalize(head.weight - head.weight.mean(0))[labels]
@@ -210,6 +215,8 @@ def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: fl
     last, t, before = near, near + 1, excess(near)
     for _ in range(SECANTS):
         now = excess(t)
+        if now.abs().max() < 1e-3:
+            break
         near, far = torch.where(now < 0, t, near), torch.where(now < 0, far, t)
         step = t - now * (t - last) / (now - before)
         limit = torch.minimum(far, 3 * t + 1)  # a secant on a flat piece would go anywhere
