@@ -14,11 +14,12 @@ from unlearn_lib import (
     impressions,
     make_impressions,
     make_model,
+    recipes,
     responsive_layers,
     statistics_distance,
     unlearning,
 )
-from unlearn_lib.impressions import closed_form
+from unlearn_lib.recipes import closed_form
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,13 @@ def test_deepinversion_leaves_the_running_statistics_and_no_hooks_behind(normed)
     before = {name: tensor.clone() for name, tensor in normed.state_dict().items()}
     make_impressions(normed, "input", samples=2, steps=3, recipe="deepinversion")
     assert all(torch.equal(tensor, before[name]) for name, tensor in normed.state_dict().items())
+    with pytest.raises(RuntimeError, match="enough"):
+        make_impressions(normed, "input", samples=2, recipe="deepinversion", on_step=stop)
     assert not any(module._forward_pre_hooks for module in normed.modules())
+
+
+def stop(step, x):
+    raise RuntimeError("enough")
 
 
 @pytest.mark.parametrize("layer", ["input", "fc1", None])
@@ -206,7 +213,7 @@ def test_what_cannot_be_made_is_refused(model, arguments, message):
 
 
 def test_zero_shot_means_that_no_function_here_or_in_unlearning_takes_pictures():
-    for room in (impressions, unlearning):
+    for room in (impressions, recipes, unlearning):
         assert not {"Data", "Split", "load_data"} & set(vars(room))
         for _, function in inspect.getmembers(room, inspect.isfunction):
             assert not {"data", "images", "pictures", "loader"} & set(inspect.signature(function).parameters)

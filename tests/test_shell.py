@@ -126,6 +126,7 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
         ("--forget 1 --epochs 0", "epochs: 0 given"),
         ("--forget 1 --batch-size 0", "batch_size: 0 given"),
         ("--forget 1 --samples 0", "samples, steps: 0"),
+        ("--forget 1 --memory 0", "memory: 0.0 given"),
         ("--forget 1 --forget-weight -1", "forget_weight: -1.0 given"),
         ("--forget 1 --dropout 2", "dropout: 2.0 given"),
         ("--forget 1 --device tpu9", "device: 'tpu9' is not to be had here"),

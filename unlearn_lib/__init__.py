@@ -28,7 +28,6 @@ from unlearn_lib.impressions import (
     follow_impression,
     make_impressions,
     responsive_layers,
-    statistics_distance,
 )
 from unlearn_lib.lab import LabPanel, lab_grid, lab_panel, lab_run
 from unlearn_lib.models import (
@@ -54,6 +53,7 @@ from unlearn_lib.plots import (
     save_figure,
 )
 from unlearn_lib.presets import PRESETS, describe_preset, from_preset
+from unlearn_lib.recipes import statistics_distance
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.training import fit
 from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss

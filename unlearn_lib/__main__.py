@@ -20,9 +20,10 @@ from unlearn_lib.audit_plots import plot_relearning
 from unlearn_lib.class_plots import MANY, class_changes, plot_changes, plot_histograms, plot_losers
 from unlearn_lib.evaluation import table
 from unlearn_lib.experiment import Experiment, experiment_of
-from unlearn_lib.impressions import RECIPES, diagnose, leaf_layers, responsive_layers
+from unlearn_lib.impressions import diagnose, leaf_layers, responsive_layers
 from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
 from unlearn_lib.presets import PRESETS, chosen_preset
+from unlearn_lib.recipes import RECIPES
 from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.unlearning import METHODS
 from unlearn_lib.verdict import audit_run, audit_table
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--layer", help="first layer of the tail, `input` for pixels; the last responsive one by default")
     made.add_argument("--samples", type=int, default=100, help="impressions a class")
     made.add_argument("--recipe", choices=RECIPES, help="of the impressions; the method's own by default")
+    made.add_argument("--memory", type=float, metavar="MIB", help="that making impressions may take; 512 by default")
     numbers = argparse.ArgumentParser(add_help=False)
     numbers.add_argument("-e", "--epochs", type=int)
     numbers.add_argument("--lr", type=float)

@@ -49,8 +49,9 @@ class Experiment:
     forget: names, indices and ranges of classes, wnids and files with them. weights: torchvision's by name or the file
     of a state dict, to start from; data without training pictures takes them as they come. Where neither weights nor
     size are given, those that the original was trained with are taken. train_*: training's numbers, where they are
-    not to be those of `TRAINING`. version: goes behind the names of the run folders. force: do everything anew. say:
-    gets a sentence for each step that is done or reused. Everything else as in `make_model`, `load_data` and `fit`.
+    not to be those of `TRAINING`. version: goes behind the names of the run folders. force: do everything anew.
+    memory: MiB that the making of impressions may take, besides the result. say: gets a sentence for each step that is
+    done or reused. Everything else as in `make_model`, `load_data` and `fit`.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Experiment:
     version: str | None = None
     force: bool = False
     save_every: int = 1
+    memory: float = 512.0
     say: Callable[[str], None] = print
 
     def __post_init__(self):
@@ -79,7 +81,7 @@ class Experiment:
         defaults = FINE_TUNING if tuned else TRAINING.get(self.data, {"epochs": 10, "lr": 1e-3, "batch_size": 64})
         given = {"epochs": self.train_epochs, "lr": self.train_lr, "batch_size": self.train_batch_size}
         self._training = defaults | {name: value for name, value in given.items() if value is not None}
-        check_positive(**self._training, save_every=self.save_every)
+        check_positive(**self._training, save_every=self.save_every, memory=self.memory)
         pick_device(self.device)
         self._framing = framing_of(self.model, self.weights, self.size)
         if self._framing is not None:
@@ -155,8 +157,9 @@ class Experiment:
         if kept is not None:
             self.say(f"impressions at {layer}, {recipe}: reused from {run.name}")
             return kept
+        memory = round(self.memory * 2**20)
         made = make_impressions(
-            model, layer, samples=samples, recipe=recipe, steps=steps, seed=self.seed, on_step=on_step
+            model, layer, samples=samples, recipe=recipe, steps=steps, seed=self.seed, memory=memory, on_step=on_step
         )
         save_impressions(path, made, words)
         self.say(f"impressions at {layer}, {recipe}: {len(made.x):,} made in {made.seconds:.1f} s")

@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw
 
 from unlearn_lib.evaluation import answers_of, confusion_of, score
 from unlearn_lib.experiment import Experiment
-from unlearn_lib.impressions import RECIPES, follow_impression
+from unlearn_lib.impressions import follow_impression
 from unlearn_lib.plots import plot_confusions, plot_growth_curves, plot_per_class, plot_pictures
+from unlearn_lib.recipes import RECIPES
 from unlearn_lib.runs import open_run, run_names
 from unlearn_lib.widgets import NAMED, WIDE, large, png, row_of, trainable_layers
 

@@ -6,7 +6,6 @@ the trained model is the only source.
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.models import at_pixels, behind_relu, layer_shape, split, splittable_layers
+from unlearn_lib.recipes import RECIPES, SMOOTHING, STEPS, calibrate, publish
 from unlearn_lib.runs import load_tensors, save_tensors
-from unlearn_lib.training import fast_arithmetic
-
-RECIPES = ("calibrated", "published", "deepinversion")
-SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
-SECANTS = 12  # most steps of the search for the closed form's length; as a rule it ends sooner
-STATISTICS = 25.0  # weight of the relative distance to BatchNorm's running statistics
-STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}
 
 
 @dataclass(frozen=True)
@@ -72,14 +65,14 @@ def make_impressions(
     steps = STEPS[recipe] if steps is None else steps
     _, tail = split(model, layer)
     device, shape = next(model.parameters()).device, layer_shape(model, layer)
-    (low, high), pixels = allowed_range(model, layer), at_pixels(model, layer)
+    bounds, pixels = allowed_range(model, layer), at_pixels(model, layer)
     with torch.no_grad():
         k = tail(torch.zeros(1, *shape, device=device)).shape[1]
     wanted = torch.arange(k) if classes is None else torch.tensor(check_classes(classes, k))
     labels = wanted.repeat_interleave(samples)
     x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
     if recipe != "published":
-        x.clamp_(low, high).mul_(0.1 if pixels else 0.7)  # faint and sparse, as after a ReLU
+        x.clamp_(*bounds).mul_(0.1 if pixels else 0.7)  # faint and sparse, as after a ReLU
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
     order = torch.arange(len(labels))
     if recipe == "deepinversion":  # whose chunks are each to hold all classes
@@ -87,10 +80,10 @@ def make_impressions(
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "published":
-            x[part] = _publish(tail, start, goal, steps, on_step).cpu()
+            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
         else:
-            like = STATISTICS if recipe == "deepinversion" else 0.0
-            x[part] = _calibrate(tail, start, goal, steps, low, high, pixels, like, on_step).cpu()
+            like = {"pixels": pixels, "statistics": recipe == "deepinversion"}
+            x[part] = calibrate(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
@@ -105,7 +98,8 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
     if recipe == "deepinversion" and not (norms and layer is not None and at_pixels(model, layer)):
         raise ValueError(
-            f"recipe: deepinversion given, at layer {layer}; it works at input, in networks with BatchNorm2d"
+            f"recipe: deepinversion given, at layer {layer} of {type(model).__name__}; it is for the pixels (input) of "
+            "networks with BatchNorm2d"
         )
     return layer
 
@@ -116,120 +110,6 @@ def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
         raise ValueError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
     return chosen
-
-
-def _calibrate(tail, x, labels, steps, low, high, pixels, like, follow) -> torch.Tensor:
-    head, lr = _linear(tail), 0.05
-    if head is not None:
-        x = closed_form(head, x, labels, low)
-        few, lr = (10, 0.05) if head.out_features <= 100 else (3, 0.02)  # with many classes a step is dear
-        steps = min(steps, few)
-    x.requires_grad_(True)
-    lr, roughness, arithmetic = (0.1, 1e-2, fast_arithmetic(x.device)) if like else (lr, 2e-3, nullcontext())
-    optimiser = torch.optim.Adam([x], lr=lr)
-    generator = torch.Generator().manual_seed(0)
-    if follow:
-        follow(0, x.detach())
-    distances, hooks = _watch_statistics(tail) if like else ([], [])
-    for step in range(steps):
-        shown = x
-        if pixels:
-            shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
-        with arithmetic:
-            logits = tail(shown).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING["calibrated"], reduction="sum")
-        loss = loss + 2e-4 * x.square().sum()
-        if pixels:
-            loss = loss + roughness * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
-        if like:
-            loss = loss + like * len(x) * torch.stack(distances).sum()
-            distances.clear()
-            optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)  # norms have a kink at 0: constant steps jump on
-        (x.grad,) = torch.autograd.grad(loss, x)
-        optimiser.step()
-        with torch.no_grad():
-            x.clamp_(low, high)
-        if follow:
-            follow(step + 1, x.detach())
-    for hook in hooks:
-        hook.remove()
-    return x.detach()
-
-
-@torch.no_grad()
-def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
-    """sum_l (|mu - mu_l| + |s2 - s2_l|) / sum_l (|mu_l| + |s2_l|) over a network's BatchNorm layers l.
-
-    mu, s2: mean and variance, by channel, of what enters l for the batch x [N, C, H, W]; mu_l, s2_l: the running ones.
-    The numerator is DeepInversion's (Yin et al. 2020, eq. 4); the share makes networks of any depth comparable.
-    """
-    distances, hooks = _watch_statistics(model)
-    model.eval()(x.to(next(model.parameters()).device))
-    for hook in hooks:
-        hook.remove()
-    return float(sum(distances))
-
-
-def _watch_statistics(tail: nn.Module) -> tuple[list[torch.Tensor], list]:
-    """A list that every pass fills with the terms of `statistics_distance`, one a BatchNorm, and the hooks that do."""
-    distances, norms = [], [m for m in tail.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
-    total = sum(m.running_mean.norm() + m.running_var.norm() for m in norms)
-
-    def compare(module, inputs):
-        x = inputs[0].float()
-        mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        distances.append(((mean - module.running_mean).norm() + (variance - module.running_var).norm()) / total)
-
-    return distances, [m.register_forward_pre_hook(compare) for m in norms]
-
-
-def _publish(tail, x, labels, steps, follow) -> torch.Tensor:
-    x.requires_grad_(True)
-    optimiser = torch.optim.Adam([x], lr=0.1)
-    if follow:
-        follow(0, x.detach())
-    for step in range(steps):
-        (x.grad,) = torch.autograd.grad(-tail(x).gather(1, labels[:, None]).sum(), x)
-        optimiser.step()
-        if follow:
-            follow(step + 1, x.detach())
-    return x.detach()
-
-
-@torch.no_grad()
-def closed_form(head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: float, target: float = 0.95):
-    """x0 + t (w_c - mean w) / |w_c - mean w|, clamped at `low`, with each row's t such that p_c = `target`.
-
-    logit p_c is all but a straight line in t, so that a few secants, kept within a bracket, find t: one product with
-    the head each.
-    """
-    direction = F.normalize(head.weight - head.weight.mean(0))[labels]
-    goal = torch.tensor(target).logit().item()
-
-    def excess(t: torch.Tensor) -> torch.Tensor:
-        z = head(torch.addcmul(x0, t, direction).clamp_(min=low))
-        own = z.gather(1, labels[:, None])
-        return own - z.scatter_(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True) - goal
-
-    near, far = torch.zeros(len(x0), 1, device=x0.device), torch.full((len(x0), 1), 1e3, device=x0.device)
-    last, t, before = near, near + 1, excess(near)
-    for _ in range(SECANTS):
-        now = excess(t)
-        if now.abs().max() < 1e-3:
-            break
-        near, far = torch.where(now < 0, t, near), torch.where(now < 0, far, t)
-        step = t - now * (t - last) / (now - before)
-        limit = torch.minimum(far, 3 * t + 1)  # a secant on a flat piece would go anywhere
-        last, before = t, now
-        step = torch.where((step > near) & (step < limit), step, (near + limit) / 2)
-        t = torch.where(now.abs() < 1e-3, t, step)
-    return torch.addcmul(x0, t, direction).clamp_(min=low)
-
-
-def _linear(tail: nn.Module) -> nn.Linear | None:
-    """The tail's linear layer, where the tail is nothing else."""
-    modules = [m for m in tail.modules() if not list(m.children())]
-    return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
 
 
 def allowed_range(model: nn.Module, layer: str) -> tuple[float, float]:
