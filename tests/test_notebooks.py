@@ -24,9 +24,9 @@ def code_of(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_a_classroom_panel_and_notebooks_01_to_07():
+def test_there_are_a_classroom_panel_and_notebooks_01_to_08():
     assert CLASSROOM.stem == "00_classroom_panel"
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06", "07"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02}" for n in range(1, 9)]
 
 
 def test_the_classroom_panel_has_three_cells_one_of_them_code_and_a_picture_for_where_no_panel_runs():

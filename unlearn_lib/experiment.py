@@ -38,7 +38,7 @@ TRAINING = {  # what training takes where nothing else is asked for, by data set
     "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
     "cifar10": {"epochs": 15, "lr": 3e-3, "batch_size": 128},
 }
-FINE_TUNING = {"epochs": 5, "lr": 3e-4, "batch_size": 64}
+FINE_TUNING = {"epochs": 10, "lr": 3e-4, "batch_size": 32}
 UNLEARNING = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
 
 

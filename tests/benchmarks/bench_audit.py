@@ -16,6 +16,7 @@ DEEPER = {"lenet5": "conv2", "karpathynet": "conv31"}  # where `distill` lowers 
 
 def audits(lab, seeds):
     deeper = DEEPER[lab.model]
+    lab.train()
     runs = {method: lab.unlearn(method) for method in ("neggrad+", "distill")}
     runs[f"distill, {deeper}"] = lab.unlearn("distill", layer=deeper, epochs=40, version=f"from-{deeper}")
     blocks = {name: audit_run(lab, run, seeds=range(seeds)).metrics["audit"] for name, run in runs.items()}

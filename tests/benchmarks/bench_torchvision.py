@@ -30,6 +30,8 @@ def forgetting(model, forget, golden, roots):
     blocks |= {method: run.metrics["unlearned"] for method, run in runs.items()}
     row = {"model": model, "forget": str(set(forget)), "overall": blocks["original"]["overall_accuracy"]}
     for name, block in blocks.items():
+        if block is None:  # no golden here
+            continue
         row |= {f"{name} FA": block["forget_accuracy"], f"{name} RA": block["retain_accuracy"]}
     return lab, row
 
