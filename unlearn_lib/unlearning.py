@@ -135,7 +135,7 @@ class ZeroShotUnlearner:
 
         generator = torch.Generator().manual_seed(self.seed)
         for epoch in progress(range(self.epochs), f"unlearning, {self.method}"):
-            sums = torch.zeros(2, 2)
+            sums, counts = [0.0, 0.0], [0, 0]
             for index in self._batches(forget[labels].cpu(), generator):
                 losses = self._losses(tail(x[index]), original[index], labels[index], forget)
                 loss = sum(w * part for w, part in zip((self.forget_weight, self.retain_weight), losses, strict=True))
@@ -144,8 +144,10 @@ class ZeroShotUnlearner:
                 if self.method == "published":
                     nn.utils.clip_grad_norm_(trained, 5)
                 optimiser.step()
-                sums += torch.tensor([[p.item(), 1.0] if torch.is_tensor(p) else [0.0, 0.0] for p in losses])
-            for name, (total, count) in zip(history, sums.tolist(), strict=True):
+                for i, part in enumerate(losses):
+                    if torch.is_tensor(part):
+                        sums[i], counts[i] = sums[i] + part.item(), counts[i] + 1
+            for name, total, count in zip(history, sums, counts, strict=True):
                 history[name].append(total / max(count, 1))
             bound = float("inf") if self.method == "published" else RUNAWAY  # whose ascent has no bound
             if not max(abs(values[-1]) for values in history.values()) < bound:
