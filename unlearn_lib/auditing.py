@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -63,7 +64,8 @@ def membership(member_losses: torch.Tensor, other_losses: torch.Tensor, seed: in
     x, y = torch.cat(parts).double()[:, None].numpy(), [1] * n + [0] * n
     order = torch.randperm(2 * n, generator=generator).tolist()
     attacker = make_pipeline(StandardScaler(), LogisticRegression())
-    return float(cross_val_score(attacker, x[order], [y[i] for i in order], cv=5).mean())
+    with threadpool_limits(1, "blas"):
+        return float(cross_val_score(attacker, x[order], [y[i] for i in order], cv=5).mean())
 
 
 def probe(train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, test_labels: torch.Tensor) -> float:
@@ -73,7 +75,8 @@ def probe(train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, t
     pictures of F, read it against golden's own probe, never against 0.
     """
     reader = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    return float(reader.fit(train.numpy(), train_labels.numpy()).score(test.numpy(), test_labels.numpy()))
+    with threadpool_limits(1, "blas"):  # more threads wait for each other, six times as long on small features
+        return float(reader.fit(train.numpy(), train_labels.numpy()).score(test.numpy(), test_labels.numpy()))
 
 
 def relearn_curve(
