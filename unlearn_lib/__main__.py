@@ -16,6 +16,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import torch
 
+from unlearn_lib.activations import SMALL
 from unlearn_lib.audit_plots import plot_relearning
 from unlearn_lib.class_plots import MANY, class_changes, plot_changes, plot_histograms, plot_losers
 from unlearn_lib.evaluation import table
@@ -28,7 +29,6 @@ from unlearn_lib.runs import Run, open_run, runs_root
 from unlearn_lib.unlearning import METHODS
 from unlearn_lib.verdict import audit_run, audit_table
 
-SMALL = 3 * 32 * 32  # numbers in a picture, up to which all layers of a network are tried for their response
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 
 

@@ -17,7 +17,7 @@ from unlearn_lib.pictures import Pictures
 from unlearn_lib.runs import Run, load_tensors, save_tensors
 
 LIMIT = 4 * 2**30  # bytes; larger ones are not kept
-SMALL = 3 * 32 * 32  # numbers in a picture in memory, up to which the whole network is as fast
+SMALL = 3 * 32 * 32  # numbers in a picture, up to which a pass through the whole network is cheap
 
 
 @torch.no_grad()

@@ -26,12 +26,10 @@ def forgetting(model, forget, golden, roots):
     if golden:
         lab.golden()
     runs = {method: lab.unlearn(method) for method in ("neggrad+", "distill")}
-    blocks = {name: block for name, block in runs["distill"].blocks.items() if name != "unlearned"}
+    blocks = {name: block for name, block in runs["distill"].blocks.items() if block and name != "unlearned"}
     blocks |= {method: run.metrics["unlearned"] for method, run in runs.items()}
     row = {"model": model, "forget": str(set(forget)), "overall": blocks["original"]["overall_accuracy"]}
     for name, block in blocks.items():
-        if block is None:  # no golden here
-            continue
         row |= {f"{name} FA": block["forget_accuracy"], f"{name} RA": block["retain_accuracy"]}
     return lab, row
 
