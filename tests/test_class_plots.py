@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unlearn_lib import class_changes, plot_changes, plot_histograms, plot_losers, score
-from unlearn_lib.class_plots import plot_scaling
+from unlearn_lib.figures import plot_scaling
 
 
 def blocks_of(k, forget, seed=0):

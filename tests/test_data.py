@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Split, check_forget, load_data, parse_classes
-from unlearn_lib.imagenet import imagenet_classes
-from unlearn_lib.readers import hold_out, read_idx
-from unlearn_lib.shapes import CLASSES, draw_shapes
+from unlearn_lib.data import imagenet_classes
+from unlearn_lib.data.shapes import SHAPE_CLASSES, draw_shapes
+from unlearn_lib.data.sources import hold_out, read_idx
 
 labels = st.lists(st.integers(0, 9), min_size=1, max_size=60).map(torch.tensor)
 classes = st.sets(st.integers(0, 9))
@@ -231,4 +231,4 @@ def test_shapes_are_the_same_pictures_for_the_same_seed_and_others_for_another()
     assert torch.equal(images, again)
     assert not torch.equal(images, other)
     assert images.shape == (30, 3, 32, 32)
-    assert labels.bincount().tolist() == [3] * len(CLASSES)
+    assert labels.bincount().tolist() == [3] * len(SHAPE_CLASSES)

@@ -8,9 +8,9 @@ from PIL import Image
 
 from unlearn_lib import Experiment, evaluate, load_data, make_model
 from unlearn_lib.__main__ import main
-from unlearn_lib.activations import evaluate_tail, kept_activations
-from unlearn_lib.imagenet import imagenet_classes
-from unlearn_lib.pictures import Framing
+from unlearn_lib.data import imagenet_classes
+from unlearn_lib.evaluation import evaluate_tail, kept_activations
+from unlearn_lib.networks import Framing
 
 SMALL = Framing((3, 32, 32), 36, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 CHOSEN = [0, 7, 134, 999]

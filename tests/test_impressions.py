@@ -11,15 +11,12 @@ from unlearn_lib import (
     default_layer,
     diagnose,
     fit,
-    impressions,
     make_impressions,
     make_model,
-    recipes,
     responsive_layers,
     statistics_distance,
-    unlearning,
 )
-from unlearn_lib.recipes import closed_form
+from unlearn_lib.zeroshot import closed_form, impressions, recipes, unlearner
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +210,7 @@ def test_what_cannot_be_made_is_refused(model, arguments, message):
 
 
 def test_zero_shot_means_that_no_function_here_or_in_unlearning_takes_pictures():
-    for room in (impressions, recipes, unlearning):
+    for room in (impressions, recipes, unlearner):
         assert not {"Data", "Split", "load_data"} & set(vars(room))
         for _, function in inspect.getmembers(room, inspect.isfunction):
             assert not {"data", "images", "pictures", "loader"} & set(inspect.signature(function).parameters)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unlearn_lib import PUBLISHED, LabPanel, Switches, ZeroShotUnlearner, find_head, lab_run, make_impressions
-from unlearn_lib.lab import CHOICES
+from unlearn_lib.presets import CHOICES
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from unlearn_lib import find_head, make_model, pick_device, split, splittable_layers
-from unlearn_lib.models import at_pixels, behind_relu, layer_shape
+from unlearn_lib.networks import at_pixels, behind_relu, layer_shape
 
 LENET5 = ["conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "fc2", "fc3"]
 KARPATHYNET = ["conv11", "conv12", "pool1", "conv21", "conv22", "pool2", "conv31", "conv32", "pool3", "flatten", "fc1"]

@@ -5,8 +5,8 @@ from PIL import Image
 from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
 
 from unlearn_lib.data import load_data
-from unlearn_lib.pictures import Framing, Pictures, decode, open_picture, read_pictures
-from unlearn_lib.weights import framing_of
+from unlearn_lib.data.pictures import Pictures, decode, open_picture, read_pictures
+from unlearn_lib.networks import Framing, framing_of
 
 FRAMING = Framing((3, 12, 12))
 

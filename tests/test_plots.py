@@ -25,7 +25,7 @@ from unlearn_lib import (
     save_figure,
     score,
 )
-from unlearn_lib.lab import CHOICES
+from unlearn_lib.presets import CHOICES
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_lib import Experiment, evaluate, make_model, open_run, runs_root
-from unlearn_lib.runs import class_code, load_tensors, load_weights, run_name, save_tensors
+from unlearn_lib.networks.runs import class_code, load_weights, run_name
+from unlearn_lib.store import load_tensors, save_tensors
 
 FORGET = [1, 2, 3, 4]
 
@@ -131,7 +132,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched(runs, monkeypatch):
     def full_disk(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unlearn_lib.runs.write_json", full_disk)
+    monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
     lab.force = True
     with pytest.raises(OSError, match="No space left"):
         lab.train()

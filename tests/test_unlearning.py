@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
-from unlearn_lib.unlearning import PUBLISHED
+from unlearn_lib.zeroshot import PUBLISHED
 
 FORGET = [1, 2, 3, 4]
 FEW = {"lr": 1e-3, "epochs": 2}

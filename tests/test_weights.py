@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearn_lib import Experiment, make_model
-from unlearn_lib.weights import apply_weights, framing_of, read_weights
+from unlearn_lib.networks import apply_weights, framing_of, read_weights
 
 
 @pytest.fixture(scope="module")

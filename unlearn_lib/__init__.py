@@ -1,152 +1,47 @@
-"""Zero-shot class unlearning: a trained classifier forgets classes without any of the data it was trained on."""
+"""Zero-shot class unlearning: a trained classifier forgets classes without any of the data it was trained on.
 
-from unlearn_lib.audit_plots import plot_frontier, plot_lab, plot_relearning, plot_walk
-from unlearn_lib.auditing import (
-    agreement,
-    ain,
-    audit,
-    features_of,
-    js_divergence,
-    membership,
-    misplaced,
-    moved,
-    probe,
-    probe_forget,
-    relearn_curve,
-    relearn_time,
-    zrf,
-)
-from unlearn_lib.class_plots import class_changes, plot_changes, plot_histograms, plot_losers, plot_scaling
-from unlearn_lib.data import Data, Split, check_forget, load_data, parse_classes
-from unlearn_lib.evaluation import answers_of, confusion_of, evaluate, logits_of, score, table
-from unlearn_lib.experiment import Experiment, experiment_of
-from unlearn_lib.explorers import ComparisonPanel, ImpressionExplorer, comparison_panel, impression_explorer
-from unlearn_lib.impressions import (
-    Impressions,
-    default_layer,
-    diagnose,
-    follow_impression,
-    make_impressions,
-    responsive_layers,
-)
-from unlearn_lib.lab import LabPanel, lab_grid, lab_panel, lab_run
-from unlearn_lib.models import (
-    KarpathyNet,
-    LeNet5,
-    find_head,
-    make_model,
-    pick_device,
-    split,
-    splittable_layers,
-)
-from unlearn_lib.plots import (
-    plot_confusions,
-    plot_cost,
-    plot_growth,
-    plot_history,
-    plot_impressions,
-    plot_losses,
-    plot_per_class,
-    plot_pictures,
-    plot_recipes,
-    plot_responsive,
-    save_figure,
-)
-from unlearn_lib.presets import PRESETS, describe_preset, from_preset
-from unlearn_lib.recipes import statistics_distance
-from unlearn_lib.runs import Run, open_run, runs_root
-from unlearn_lib.training import fit
-from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner, distill_loss, mask, retain_mass_loss
-from unlearn_lib.verdict import audit_run, audit_table, trained_seeds, verdict
-from unlearn_lib.widgets import Stopped, UnlearningPanel, unlearning_panel
+The face: every name that a notebook needs. A wing is loaded when one of its names is first asked for, so that figures
+and panels cost nothing where nobody draws.
+"""
 
-__all__ = [
-    "PRESETS",
-    "PUBLISHED",
-    "ComparisonPanel",
-    "Data",
-    "Experiment",
-    "ImpressionExplorer",
-    "Impressions",
-    "KarpathyNet",
-    "LabPanel",
-    "LeNet5",
-    "Run",
-    "Split",
-    "Stopped",
-    "Switches",
-    "UnlearningPanel",
-    "ZeroShotUnlearner",
-    "agreement",
-    "ain",
-    "answers_of",
-    "audit",
-    "audit_run",
-    "audit_table",
-    "check_forget",
-    "class_changes",
-    "comparison_panel",
-    "confusion_of",
-    "default_layer",
-    "describe_preset",
-    "diagnose",
-    "distill_loss",
-    "evaluate",
-    "experiment_of",
-    "features_of",
-    "find_head",
-    "fit",
-    "follow_impression",
-    "from_preset",
-    "impression_explorer",
-    "js_divergence",
-    "lab_grid",
-    "lab_panel",
-    "lab_run",
-    "load_data",
-    "logits_of",
-    "make_impressions",
-    "make_model",
-    "mask",
-    "membership",
-    "misplaced",
-    "moved",
-    "open_run",
-    "parse_classes",
-    "pick_device",
-    "plot_changes",
-    "plot_confusions",
-    "plot_cost",
-    "plot_frontier",
-    "plot_growth",
-    "plot_histograms",
-    "plot_history",
-    "plot_impressions",
-    "plot_lab",
-    "plot_losers",
-    "plot_losses",
-    "plot_per_class",
-    "plot_pictures",
-    "plot_recipes",
-    "plot_relearning",
-    "plot_responsive",
-    "plot_scaling",
-    "plot_walk",
-    "probe",
-    "probe_forget",
-    "relearn_curve",
-    "relearn_time",
-    "responsive_layers",
-    "retain_mass_loss",
-    "runs_root",
-    "save_figure",
-    "score",
-    "split",
-    "splittable_layers",
-    "statistics_distance",
-    "table",
-    "trained_seeds",
-    "unlearning_panel",
-    "verdict",
-    "zrf",
-]
+import importlib
+
+_FACE = {
+    "common": "check_forget pick_device show_log UserError",
+    "networks": "find_head KarpathyNet LeNet5 make_model open_run Run runs_root split splittable_layers",
+    "zeroshot": """
+        default_layer diagnose distill_loss follow_impression Impressions make_impressions mask PUBLISHED
+        responsive_layers retain_mass_loss statistics_distance Switches ZeroShotUnlearner
+    """,
+    "data": "Data load_data parse_classes Split",
+    "training": "fit",
+    "evaluation": "answers_of confusion_of evaluate logits_of score table",
+    "auditing": """
+        agreement ain audit audit_run audit_table features_of js_divergence membership misplaced moved probe
+        probe_forget relearn_curve relearn_time trained_seeds verdict zrf
+    """,
+    "experiment": "Experiment experiment_of",
+    "presets": "describe_preset from_preset lab_grid lab_run PRESETS",
+    "figures": """
+        class_changes plot_changes plot_confusions plot_cost plot_frontier plot_growth plot_histograms
+        plot_history plot_impressions plot_lab plot_losers plot_losses plot_per_class plot_pictures
+        plot_recipes plot_relearning plot_responsive plot_scaling plot_walk save_figure
+    """,
+    "panels": """
+        comparison_panel ComparisonPanel impression_explorer ImpressionExplorer lab_panel LabPanel Stopped
+        unlearning_panel UnlearningPanel
+    """,
+}
+_WING = {name: wing for wing, names in _FACE.items() for name in names.split()}
+__all__ = [*_WING]
+
+
+def __getattr__(name: str):
+    if name not in _WING:
+        raise AttributeError(f"unlearn_lib has no {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"unlearn_lib.{_WING[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return __all__

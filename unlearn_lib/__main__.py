@@ -16,18 +16,24 @@ import matplotlib
 import matplotlib.pyplot as plt
 import torch
 
-from unlearn_lib.activations import SMALL
-from unlearn_lib.audit_plots import plot_relearning
-from unlearn_lib.class_plots import MANY, class_changes, plot_changes, plot_histograms, plot_losers
-from unlearn_lib.evaluation import table
+from unlearn_lib.auditing import audit_run, audit_table
+from unlearn_lib.evaluation import SMALL, table
 from unlearn_lib.experiment import Experiment, experiment_of
-from unlearn_lib.impressions import diagnose, leaf_layers, responsive_layers
-from unlearn_lib.plots import plot_history, plot_impressions, plot_per_class, save_figure
+from unlearn_lib.figures import (
+    MANY,
+    class_changes,
+    plot_changes,
+    plot_histograms,
+    plot_history,
+    plot_impressions,
+    plot_losers,
+    plot_per_class,
+    plot_relearning,
+    save_figure,
+)
+from unlearn_lib.networks import Run, open_run, runs_root
 from unlearn_lib.presets import PRESETS, chosen_preset
-from unlearn_lib.recipes import RECIPES
-from unlearn_lib.runs import Run, open_run, runs_root
-from unlearn_lib.unlearning import METHODS
-from unlearn_lib.verdict import audit_run, audit_table
+from unlearn_lib.zeroshot import METHODS, RECIPES, diagnose, leaf_layers, responsive_layers
 
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 

@@ -14,23 +14,40 @@ from pathlib import Path
 
 from torch import nn
 
-from unlearn_lib.activations import evaluate_tail, kept_activations
-from unlearn_lib.data import Data, check_forget, load_data, parse_classes
-from unlearn_lib.evaluation import evaluate, score
-from unlearn_lib.impressions import (
+from unlearn_lib.common import UserError, check_forget, check_positive, pick_device
+from unlearn_lib.data import Data, load_data, parse_classes
+from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score
+from unlearn_lib.networks import (
+    Framing,
+    Run,
+    apply_weights,
+    class_code,
+    find_head,
+    find_run,
+    framing_of,
+    make_model,
+    open_run,
+    outputs_of,
+    read_weights,
+    run_name,
+    runs_root,
+    write_run,
+)
+from unlearn_lib.store import read_json, write_json
+from unlearn_lib.training import fit
+from unlearn_lib.zeroshot import (
+    PUBLISHED,
     Impressions,
+    ZeroShotUnlearner,
     check_impressions,
+    check_method,
+    check_numbers,
     default_layer,
     load_impressions,
     make_impressions,
+    mask,
     save_impressions,
 )
-from unlearn_lib.models import find_head, make_model, pick_device
-from unlearn_lib.pictures import Framing
-from unlearn_lib.runs import Run, class_code, find_run, open_run, read_json, run_name, runs_root, write_json, write_run
-from unlearn_lib.training import check_positive, fit
-from unlearn_lib.unlearning import PUBLISHED, ZeroShotUnlearner, check_method, check_numbers, mask
-from unlearn_lib.weights import apply_weights, framing_of, outputs_of, read_weights
 
 TRAINING = {  # what training takes where nothing else is asked for, by data set
     "digits": {"epochs": 25, "lr": 3e-3, "batch_size": 64},
@@ -114,7 +131,7 @@ class Experiment:
         Raises ValueError where there are no training pictures.
         """
         if not len(self.dataset.train):
-            raise ValueError(f"golden: {self.dataset.name} has no training pictures here to train one on")
+            raise UserError(f"golden: {self.dataset.name} has no training pictures here to train one on")
         return self._fit(check_forget(self.forget, self.dataset.num_classes))
 
     def finished_golden(self) -> Run | None:
@@ -126,7 +143,7 @@ class Experiment:
         """The trained model's run as it stands, whatever numbers it was trained with."""
         run = open_run(self.root, self.run_name())
         if run.config["classes"] != self.dataset.classes:
-            raise ValueError(
+            raise UserError(
                 f"data: {self.dataset.name} has the classes {self.dataset.classes[:5]}..., "
                 f"the head of {run.name} was trained for {run.config['classes'][:5]}..."
             )
@@ -194,7 +211,7 @@ class Experiment:
         arguments |= {"samples": samples, "recipe": recipe, "version": version, **numbers}
         arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
         golden = self.finished_golden()
-        run = find_run(self.root, name, arguments, force=self._anew(name))
+        run = None if self._anew(name) else find_run(self.root, name, arguments)
         if run is not None:
             self.say(f"{name}: reused")
             return self._with_golden(run, golden)
@@ -231,7 +248,7 @@ class Experiment:
         untrained.eval()
         unknown = set(numbers) - set(UNLEARNING)
         if unknown:
-            raise ValueError(f"{min(unknown)}: no such number; {', '.join(UNLEARNING)} are accepted")
+            raise UserError(f"{min(unknown)}: no such number; {', '.join(UNLEARNING)} are accepted")
         layer = layer or (find_head(untrained) if method in ("mask", "published") else "input")
         check_method(untrained, method, layer)
         check_impressions(untrained, layer, samples, recipe or default_recipe(method), None)
@@ -242,7 +259,7 @@ class Experiment:
         name = self.run_name(*(["golden", class_code(forget)] if forget else []))
         arguments = self._arguments() | {"forget": forget, "label_smoothing": self.label_smoothing, **self._training}
         anew = self._anew(name)
-        run = find_run(self.root, name, arguments, force=anew)
+        run = None if anew else find_run(self.root, name, arguments)
         if run is not None:
             self.say(f"{name}: reused")
             return run
@@ -283,12 +300,12 @@ class Experiment:
         empty, model_classes = not len(self.dataset.train), self.dataset.num_classes
         if self.weights is None:
             if empty:
-                raise ValueError(f"weights: none given, and {self.dataset.name} has no training pictures here")
+                raise UserError(f"weights: none given, and {self.dataset.name} has no training pictures here")
             return False
         state = read_weights(self.model, self.weights)
         apply_weights(model, state, self.weights)
         if empty and outputs_of(model, state) != model_classes:
-            raise ValueError(
+            raise UserError(
                 f"weights: {self.weights} has {outputs_of(model, state)} outputs, {self.dataset.name} {model_classes} "
                 "classes and no training pictures here"
             )
@@ -355,7 +372,7 @@ def experiment_of(run: Run, **changes) -> Experiment:
     Raises ValueError where the run is no unlearned one.
     """
     if "original_run" not in run.config:
-        raise ValueError(f"run: {run.name} given; an unlearned run is accepted")
+        raise UserError(f"run: {run.name} given; an unlearned run is accepted")
     c, trained = run.config, open_run(run.path.parent, run.config["original_run"]).config
     own = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     own |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}

@@ -1,8 +1,17 @@
 """Presets: which networks, data and forget classes the notebooks and the plain command take."""
 
+import copy
+import itertools
 import os
 
+import pandas as pd
+
+from unlearn_lib.common import UserError
+from unlearn_lib.evaluation import evaluate
 from unlearn_lib.experiment import Experiment
+from unlearn_lib.networks import class_code, find_head
+from unlearn_lib.store import read_json, write_json
+from unlearn_lib.zeroshot import PUBLISHED, Switches, ZeroShotUnlearner
 
 PRESETS = {
     "quick": (
@@ -41,5 +50,62 @@ def chosen_preset() -> str:
     """The preset that `$UNLEARN_PRESET` names, `quick` where it names none."""
     name = os.environ.get("UNLEARN_PRESET", "quick")
     if name not in PRESETS:
-        raise ValueError(f"UNLEARN_PRESET: {name!r} given; {' or '.join(PRESETS)} is accepted")
+        raise UserError(f"UNLEARN_PRESET: {name!r} given; {' or '.join(PRESETS)} is accepted")
     return name
+
+
+CHOICES = {  # the published choice first, the mended one second
+    "impressions": ("published", "calibrated"),
+    "weights": ("frozen", "trained"),
+    "signs": ("published", "prose"),
+    "smoothing": (0.1, 0.0),
+}
+
+
+def lab_run(
+    lab: Experiment,
+    impressions: str = "published",
+    weights: str = "frozen",
+    signs: str = "published",
+    smoothing: float = 0.1,
+    *,
+    samples: int = 50,
+    epochs: int = 100,
+) -> dict:
+    """One combination's update at the head of the original, judged on the test pictures: the block of `evaluate`.
+
+    Raises ValueError for a choice that is not in CHOICES.
+    """
+    for name, given in zip(CHOICES, (impressions, weights, signs, smoothing), strict=True):
+        if given not in CHOICES[name]:
+            raise UserError(f"{name}: {given!r} given; {CHOICES[name][0]} or {CHOICES[name][1]} is accepted")
+    net = lab.load(lab.train())
+    made = lab.impressions(find_head(net), samples=samples, recipe=impressions)
+    switches = Switches(prose_signs=signs == "prose", smoothing=smoothing, weights=weights == "trained")
+    numbers = PUBLISHED | {"epochs": epochs}
+    unlearner = ZeroShotUnlearner(
+        net, made, lab.forget, method="published", seed=lab.seed, switches=switches, **numbers
+    )
+    unlearned, _, _ = unlearner.unlearn()
+    return evaluate(unlearned, lab.dataset, lab.forget)
+
+
+def lab_grid(lab: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.DataFrame:
+    """Forget and retain accuracy (columns FA, RA, fractions) of all sixteen combinations, indexed by them.
+
+    Kept in the original's run folder and read from there the next time.
+    """
+    original = lab.train()
+    path = original.path / f"lab-{class_code(lab.forget)}.json"
+    words = {"file": original.fingerprint(), "samples": samples, "epochs": epochs}
+    kept = read_json(path) if path.is_file() else {}
+    if kept.get("made_with") != words:
+        rows, quiet = [], copy.copy(lab)
+        quiet.say = lambda sentence: None
+        for chosen in itertools.product(*CHOICES.values()):
+            block = lab_run(quiet, *chosen, samples=samples, epochs=epochs)
+            rows.append([*chosen, block["forget_accuracy"], block["retain_accuracy"]])
+        kept = {"made_with": words, "rows": rows}
+        write_json(path, kept)
+        lab.say(f"{original.name}: sixteen combinations of the published update computed")
+    return pd.DataFrame(kept["rows"], columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])

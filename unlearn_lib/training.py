@@ -1,18 +1,16 @@
 """Training: one loop for every model. A golden model is the same call with `forget={...}`."""
 
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unlearn_lib.common import UserError, check_positive, fast_arithmetic, pick_device, progress
 from unlearn_lib.data import Data, Split
 from unlearn_lib.evaluation import logits_of
-from unlearn_lib.models import pick_device
-from unlearn_lib.pictures import progress
-from unlearn_lib.runs import load_tensors, save_tensors
+from unlearn_lib.store import load_tensors, save_tensors
 
 
 def fit(
@@ -40,7 +38,7 @@ def fit(
     """
     check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
     if not 0 <= label_smoothing < 1:
-        raise ValueError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
+        raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
     arguments = {"model": type(model).__name__, "data": data.name, "forget": sorted(forget), "epochs": epochs, "lr": lr}
     arguments |= {"batch_size": batch_size, "label_smoothing": label_smoothing, "weight_decay": weight_decay}
     arguments |= {"seed": seed, "pictures": len(data.train)}
@@ -77,23 +75,6 @@ def fit(
     model.load_state_dict(best)
     model.to("cpu", memory_format=torch.contiguous_format).eval()
     return history
-
-
-def check_positive(**numbers: float) -> None:
-    """Raise ValueError, naming the argument, for the first number that is not positive and finite."""
-    for name, value in numbers.items():
-        if not 0 < value < 1e30:  # what float32 still divides by
-            raise ValueError(f"{name}: {value} given; a positive, finite number is accepted")
-
-
-def fast_arithmetic(device: torch.device) -> AbstractContextManager:
-    """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing."""
-    if device.type == "cuda":
-        has_it = torch.cuda.is_bf16_supported()
-    else:
-        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        has_it = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
-    return torch.autocast(device.type, torch.bfloat16) if has_it else nullcontext()
 
 
 def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, schedule) -> tuple[float, float]:

@@ -9,7 +9,7 @@ two cores; the audits and the lab another quarter.
 import argparse
 
 from unlearn_lib import PRESETS, PUBLISHED, Experiment, ZeroShotUnlearner, audit_run, audit_table, evaluate, find_head
-from unlearn_lib.lab import lab_grid
+from unlearn_lib.presets import lab_grid
 
 DEEPER = {"lenet5": "conv2", "karpathynet": "conv32"}  # where `distill` lowers the probe most at a small price
 

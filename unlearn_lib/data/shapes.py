@@ -8,7 +8,7 @@ pair shows what happens to its twin. KarpathyNet reaches about 93 % on it.
 import numpy as np
 import torch
 
-CLASSES = [
+SHAPE_CLASSES = [
     "circle",
     "ellipse",
     "square",
@@ -29,11 +29,11 @@ def draw_shapes(per_class: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     Returns images uint8 [10 * per_class, 3, 32, 32] and labels int64, shuffled; the same seed, the same pictures.
     """
     rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.repeat(np.arange(len(CLASSES)), per_class))
+    labels = rng.permutation(np.repeat(np.arange(len(SHAPE_CLASSES)), per_class))
     pictures = np.empty((len(labels), 3, SIZE, SIZE), np.uint8)
     for start in range(0, len(labels), 500):  # in parts, for the memory's sake
         part = labels[start : start + 500]
-        inside = np.stack([_coverage(CLASSES[label], rng) for label in part])[:, None]
+        inside = np.stack([_coverage(SHAPE_CLASSES[label], rng) for label in part])[:, None]
         background, foreground = _colours(len(part), rng)
         picture = background * (1 - inside) + foreground * inside
         picture += rng.normal(0, 1, picture.shape) * rng.uniform(0.02, 0.11, (len(part), 1, 1, 1))

@@ -3,21 +3,70 @@
 Everything is read off two confusion matrices; where a model's head is given, also how alike two classes are to it.
 """
 
+import math
 from collections.abc import Collection
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.models import find_head
-from unlearn_lib.plots import COLOURS, HATCHES, STYLE
+from unlearn_lib.figures.style import COLOURS, HATCHES, STYLE
+from unlearn_lib.networks import find_head
 
 FORGET, RETAIN = COLOURS[3], COLOURS[0]
 MANY = 30  # classes, above which bars side by side cannot be read any more
+
+
+def plot_per_class(metrics: dict[str, dict | None], classes: list[str], forget: Collection[int], title: str) -> Figure:
+    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded and named as such."""
+    blocks = {name: block for name, block in metrics.items() if block is not None}
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(max(11, 1.1 * len(classes)), 4.4))
+        width = 0.84 / len(blocks)
+        for i, (name, block) in enumerate(blocks.items()):
+            places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
+            heights = [value or 0 for value in block["per_class_accuracy"]]
+            axis.bar(places, heights, width, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=name)
+        for c in forget:
+            axis.axvspan(c - 0.5, c + 0.5, color="0.9", zorder=0)
+        words = [f"{name}\n(forget)" if c in set(forget) else name for c, name in enumerate(classes)]
+        axis.set_xticks(range(len(classes)), words, rotation=30 if max(map(len, classes)) > 10 else 0)
+        axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
+        axis.yaxis.set_major_formatter("{x:.0%}")
+        axis.legend(ncols=len(blocks), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+        figure.suptitle(title)
+    return figure
+
+
+def plot_confusions(
+    metrics: dict[str, dict | None], classes: list[str], title: str, rows: Collection[int] | None = None
+) -> Figure:
+    """Confusion matrices side by side, each row in per cent of its class; `rows` shows these classes only."""
+    blocks = {name: block for name, block in metrics.items() if block is not None}
+    rows = list(range(len(classes))) if rows is None else list(rows)
+    columns = min(2, len(blocks))
+    lines = math.ceil(len(blocks) / columns)
+    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.9) + 0.9 + 0.1 * max(map(len, classes)))
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):
+            counts = torch.tensor(block["confusion"], dtype=torch.float)[rows]
+            share = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+            share = pd.DataFrame(share.numpy(), index=[classes[c] for c in rows], columns=classes)
+            marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
+            sns.heatmap(share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis)
+            axis.set_title(name)
+            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0)
+            axis.tick_params(axis="y", rotation=0)
+        figure.supxlabel("answer", fontsize=13)
+        figure.supylabel("class", fontsize=13)
+        figure.suptitle(title, fontsize=14)
+    return figure
 
 
 def class_changes(

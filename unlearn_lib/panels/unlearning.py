@@ -6,28 +6,21 @@ so that Stop is heard while it goes on; `wait()` waits for it.
 
 import copy
 import html
-import io
 import threading
 import time
 from collections.abc import Callable
 
 import ipywidgets as w
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from PIL import Image
 
-from unlearn_lib.data import check_forget
+from unlearn_lib.common import check_forget
 from unlearn_lib.evaluation import confusion_of, score
 from unlearn_lib.experiment import Experiment, default_recipe
-from unlearn_lib.impressions import make_impressions
-from unlearn_lib.models import find_head, layer_shape, split, splittable_layers
-from unlearn_lib.plots import as_picture, plot_per_class
-from unlearn_lib.unlearning import METHODS, PUBLISHED, ZeroShotUnlearner
+from unlearn_lib.figures import plot_per_class
+from unlearn_lib.networks import split
+from unlearn_lib.panels.base import NAMED, WIDE, large, png, row_of, trainable_layers
+from unlearn_lib.zeroshot import METHODS, PUBLISHED, ZeroShotUnlearner, make_impressions
 
-WIDE = w.Layout(width="480px")
-NAMED = {"description_width": "8.5em"}
 BELOW = "What stands below is still the run before."
 START = {"lr": 1e-3, "epochs": 20, "forget_weight": 1.0}
 
@@ -285,34 +278,3 @@ def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
         thumbnails=[png(x) for x in pixels],
         font=font,
     )
-
-
-def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
-    """The layers with weights where a tail can begin, those whose input holds at most so many numbers."""
-    names = [name for name in splittable_layers(model) if list(model.get_submodule(name).parameters())]
-    return [name for name in names if torch.Size(layer_shape(model, name)).numel() <= numbers] or [find_head(model)]
-
-
-def row_of(widgets: list[w.Widget]) -> w.Box:
-    """Side by side, in as many lines as the window needs."""
-    return w.Box(widgets, layout=w.Layout(flex_flow="row wrap"))
-
-
-def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0) -> bytes:
-    """A figure (which is closed) or a picture as PNG, a picture enlarged in whole steps to at least `side` pixels."""
-    buffer = io.BytesIO()
-    if isinstance(shown, Figure):
-        shown.savefig(buffer, format="png", dpi=90)
-        plt.close(shown)
-    else:
-        shown = Image.fromarray(shown if isinstance(shown, np.ndarray) else as_picture(shown))
-        times = max(1, -(-side // shown.height))
-        shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def large(font: int) -> w.HTML:
-    """The style of a panel of class `unlearn-panel-<font>`: letters of `font` pixels, controls to match."""
-    size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
-    wide = f".unlearn-panel-{font} .widget-readout {{min-width: 6em;}}"
-    return w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {wide}</style>", layout=w.Layout(display="none"))

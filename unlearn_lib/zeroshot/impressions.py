@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.models import at_pixels, behind_relu, layer_shape, split, splittable_layers
-from unlearn_lib.recipes import RECIPES, SMOOTHING, STEPS, calibrate, publish
-from unlearn_lib.runs import load_tensors, save_tensors
+from unlearn_lib.common import UserError, check_classes
+from unlearn_lib.networks import at_pixels, behind_relu, layer_shape, split, splittable_layers
+from unlearn_lib.store import load_tensors, save_tensors
+from unlearn_lib.zeroshot.recipes import RECIPES, SMOOTHING, STEPS, calibrate, publish
 
 
 @dataclass(frozen=True)
@@ -90,26 +91,18 @@ def make_impressions(
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
     """Raise ValueError for what `make_impressions` does not accept; returns the layer."""
     if recipe not in RECIPES:
-        raise ValueError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
+        raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
     if samples < 1 or (steps is not None and steps < 0):
-        raise ValueError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
+        raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
     if layer is not None:
         split(model, layer)
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
     if recipe == "deepinversion" and not (norms and layer is not None and at_pixels(model, layer)):
-        raise ValueError(
+        raise UserError(
             f"recipe: deepinversion given, at layer {layer} of {type(model).__name__}; it is for the pixels (input) of "
             "networks with BatchNorm2d"
         )
     return layer
-
-
-def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
-    """Class indices, sorted; raises ValueError where there are none or one is out of range."""
-    chosen = sorted({int(c) for c in classes})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
-        raise ValueError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
-    return chosen
 
 
 def allowed_range(model: nn.Module, layer: str) -> tuple[float, float]:
@@ -202,7 +195,7 @@ def default_layer(model: nn.Module) -> str:
     for layer in reversed(leaf_layers(model)):
         if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
             return layer
-    raise ValueError(f"layer: none of {type(model).__name__} is responsive; train the model first")
+    raise UserError(f"layer: none of {type(model).__name__} is responsive; train the model first")
 
 
 def save_impressions(path: Path, impressions: Impressions, words: dict) -> None:

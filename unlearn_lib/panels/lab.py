@@ -4,77 +4,16 @@ The published code goes down on the forget loss and up on the retain loss (its p
 labels by 0.1, trains the head's bias alone, and feeds it impressions that have gone uphill for 1,000 steps.
 """
 
-import copy
 import html
-import itertools
 from collections.abc import Callable
 
 import ipywidgets as w
 import pandas as pd
 
-from unlearn_lib.audit_plots import plot_lab
-from unlearn_lib.evaluation import evaluate
 from unlearn_lib.experiment import Experiment
-from unlearn_lib.models import find_head
-from unlearn_lib.runs import class_code, read_json, write_json
-from unlearn_lib.unlearning import PUBLISHED, Switches, ZeroShotUnlearner
-from unlearn_lib.widgets import NAMED, large, png
-
-CHOICES = {  # the published choice first, the mended one second
-    "impressions": ("published", "calibrated"),
-    "weights": ("frozen", "trained"),
-    "signs": ("published", "prose"),
-    "smoothing": (0.1, 0.0),
-}
-
-
-def lab_run(
-    lab: Experiment,
-    impressions: str = "published",
-    weights: str = "frozen",
-    signs: str = "published",
-    smoothing: float = 0.1,
-    *,
-    samples: int = 50,
-    epochs: int = 100,
-) -> dict:
-    """One combination's update at the head of the original, judged on the test pictures: the block of `evaluate`.
-
-    Raises ValueError for a choice that is not in CHOICES.
-    """
-    for name, given in zip(CHOICES, (impressions, weights, signs, smoothing), strict=True):
-        if given not in CHOICES[name]:
-            raise ValueError(f"{name}: {given!r} given; {CHOICES[name][0]} or {CHOICES[name][1]} is accepted")
-    net = lab.load(lab.train())
-    made = lab.impressions(find_head(net), samples=samples, recipe=impressions)
-    switches = Switches(prose_signs=signs == "prose", smoothing=smoothing, weights=weights == "trained")
-    numbers = PUBLISHED | {"epochs": epochs}
-    unlearner = ZeroShotUnlearner(
-        net, made, lab.forget, method="published", seed=lab.seed, switches=switches, **numbers
-    )
-    unlearned, _, _ = unlearner.unlearn()
-    return evaluate(unlearned, lab.dataset, lab.forget)
-
-
-def lab_grid(lab: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.DataFrame:
-    """Forget and retain accuracy (columns FA, RA, fractions) of all sixteen combinations, indexed by them.
-
-    Kept in the original's run folder and read from there the next time.
-    """
-    original = lab.train()
-    path = original.path / f"lab-{class_code(lab.forget)}.json"
-    words = {"file": original.fingerprint(), "samples": samples, "epochs": epochs}
-    kept = read_json(path) if path.is_file() else {}
-    if kept.get("made_with") != words:
-        rows, quiet = [], copy.copy(lab)
-        quiet.say = lambda sentence: None
-        for chosen in itertools.product(*CHOICES.values()):
-            block = lab_run(quiet, *chosen, samples=samples, epochs=epochs)
-            rows.append([*chosen, block["forget_accuracy"], block["retain_accuracy"]])
-        kept = {"made_with": words, "rows": rows}
-        write_json(path, kept)
-        lab.say(f"{original.name}: sixteen combinations of the published update computed")
-    return pd.DataFrame(kept["rows"], columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])
+from unlearn_lib.figures import plot_lab
+from unlearn_lib.panels.base import NAMED, large, png
+from unlearn_lib.presets import CHOICES, lab_grid, lab_run
 
 
 class LabPanel:

@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
+from unlearn_lib.common import fast_arithmetic
 from unlearn_lib.data import Data, Split
 from unlearn_lib.evaluation import confusion_of, logits_of
-from unlearn_lib.models import split
-from unlearn_lib.training import fast_arithmetic
+from unlearn_lib.networks import split
 
 LIMIT = 1000  # mini-batches after which relearning is given up
 

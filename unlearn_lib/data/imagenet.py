@@ -7,9 +7,11 @@ import csv
 from pathlib import Path
 
 import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet18_Weights
 
-from unlearn_lib.pictures import IMG_EXTENSIONS, Framing
+from unlearn_lib.common import NotFound, UserError
+from unlearn_lib.networks import Framing
 
 WNIDS = Path(__file__).with_name("wnids.txt")
 TRUTHS = ("val.txt", "LOC_val_solution.csv", "ILSVRC2012_validation_ground_truth.txt")
@@ -40,11 +42,11 @@ def imagenet_splits(folder: Path, framing: Framing | None = None) -> list[tuple[
             truth = _truth(folder, wnids, len(paths)) if paths else {}
             absent = [path.name for path in paths if path.stem not in truth]
             if absent:
-                raise ValueError(f"data: the ground truth beside {below} does not name {absent[0]}")
+                raise UserError(f"data: the ground truth beside {below} does not name {absent[0]}")
             labels = [truth[path.stem] for path in paths]
         splits.append((paths, framing or FRAMING, torch.tensor(labels, dtype=torch.int64)))
     if not splits[1][0]:
-        raise FileNotFoundError(
+        raise NotFound(
             f"data: no ImageNet at {folder}; put val/<wnid>/*.JPEG there, or val/ILSVRC2012_val_*.JPEG with "
             f"{' or '.join(TRUTHS)} beside it"
         )
@@ -59,11 +61,11 @@ def _truth(folder: Path, wnids: list[str], count: int) -> dict[str, int]:
     """Each picture's class, by the picture's name without suffix."""
     file = next((f for name in TRUTHS for f in (folder / name, folder / "val" / name) if f.is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"data: {folder / 'val'} is flat; put {' or '.join(TRUTHS)} into {folder}")
+        raise NotFound(f"data: {folder / 'val'} is flat; put {' or '.join(TRUTHS)} into {folder}")
     rows = [row for row in csv.reader(file.read_text().replace(",", " ").splitlines(), delimiter=" ") if row]
     if file.name == TRUTHS[2]:
         if len(rows) != count:
-            raise ValueError(f"data: {file} has {len(rows)} lines, for {count} pictures")
+            raise UserError(f"data: {file} has {len(rows)} lines, for {count} pictures")
         order = _devkit_order(folder, file)
         return {f"ILSVRC2012_val_{i:08d}": wnids.index(order[int(row[0])]) for i, row in enumerate(rows, 1)}
     truth = {}
@@ -79,6 +81,6 @@ def _devkit_order(folder: Path, file: Path) -> dict[int, str]:
 
     meta = next((m for m in (folder / "meta.mat", folder / "val" / "meta.mat") if m.is_file()), None)
     if meta is None:
-        raise FileNotFoundError(f"data: {file.name} numbers the classes as the devkit does; put its meta.mat beside it")
+        raise NotFound(f"data: {file.name} numbers the classes as the devkit does; put its meta.mat beside it")
     synsets = loadmat(meta, squeeze_me=True)["synsets"]
     return {int(entry["ILSVRC2012_ID"]): str(entry["WNID"]) for entry in synsets}

@@ -21,11 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.data import check_forget
-from unlearn_lib.impressions import Impressions
-from unlearn_lib.models import find_head, split
-from unlearn_lib.pictures import progress
-from unlearn_lib.training import check_positive
+from unlearn_lib.common import UserError, check_forget, check_positive, progress
+from unlearn_lib.networks import find_head, split
+from unlearn_lib.zeroshot.impressions import Impressions
 
 METHODS = ("neggrad+", "distill", "published", "mask")
 PUBLISHED = {"lr": 1e-3, "epochs": 1000, "batch_size": 16, "forget_weight": 0.9, "retain_weight": 0.1}
@@ -38,7 +36,7 @@ def mask(model: nn.Module, forget: Collection[int]) -> nn.Module:
     model = copy.deepcopy(model).eval()
     head = model.get_submodule(find_head(model))
     if head.bias is None:
-        raise ValueError("model: its head has no bias, which the mask needs")
+        raise UserError("model: its head has no bias, which the mask needs")
     with torch.no_grad():
         head.weight[list(forget)] = 0
         head.bias[list(forget)] = MASKED
@@ -99,7 +97,7 @@ class ZeroShotUnlearner:
         check_method(self.model, self.method, self.layer)
         self.forget = check_forget(self.forget, int(self.impressions.labels.max()) + 1)
         if self.layer != self.impressions.layer:
-            raise ValueError(
+            raise UserError(
                 f"layer: {self.layer!r} given, but the impressions are inputs of {self.impressions.layer!r}"
             )
 
@@ -151,7 +149,7 @@ class ZeroShotUnlearner:
                 history[name].append(total / max(count, 1))
             bound = float("inf") if self.method == "published" else RUNAWAY  # whose ascent has no bound
             if not max(abs(values[-1]) for values in history.values()) < bound:
-                raise ValueError(f"lr: with {self.lr} the loss runs away in epoch {epoch + 1}; give a smaller one")
+                raise UserError(f"lr: with {self.lr} the loss runs away in epoch {epoch + 1}; give a smaller one")
             state = {"epoch": epoch + 1, "epochs": self.epochs, "model": model}
             state |= {name: values[-1] for name, values in history.items()}
             if on_step is not None and on_step(state) is False:
@@ -195,12 +193,12 @@ class ZeroShotUnlearner:
 def check_method(model: nn.Module, method: str, layer: str) -> None:
     """Raise ValueError for a method that there is not, or that does not work at `layer`."""
     if method not in METHODS:
-        raise ValueError(f"method: {method!r} given; {', '.join(METHODS)} are accepted")
+        raise UserError(f"method: {method!r} given; {', '.join(METHODS)} are accepted")
     split(model, layer)
     if method == "mask":
         find_head(model)
     if method == "published" and layer != find_head(model):
-        raise ValueError(f"layer: {layer!r} given; published works at the head, {find_head(model)}, alone")
+        raise UserError(f"layer: {layer!r} given; published works at the head, {find_head(model)}, alone")
 
 
 def check_numbers(
@@ -210,4 +208,4 @@ def check_numbers(
     check_positive(lr=lr, epochs=epochs, batch_size=batch_size)
     for name, weight in (("forget_weight", forget_weight), ("retain_weight", retain_weight)):
         if not 0 <= weight < float("inf"):
-            raise ValueError(f"{name}: {weight} given; a finite number from 0 on is accepted")
+            raise UserError(f"{name}: {weight} given; a finite number from 0 on is accepted")

@@ -6,9 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
-from unlearn_lib.models import find_head
-from unlearn_lib.pictures import Framing
-from unlearn_lib.runs import load_tensors
+from unlearn_lib.common import NotFound, UserError
+from unlearn_lib.networks.splitting import find_head
+from unlearn_lib.networks.zoo import Framing
+from unlearn_lib.store import load_tensors
 
 
 def framing_of(model: str, weights: str | None, size: int | None = None) -> Framing | None:
@@ -41,15 +42,15 @@ def read_weights(model: str, weights: str) -> dict[str, torch.Tensor]:
     """
     path = Path(weights).expanduser() if is_file(weights) else _fetched(_named(model, weights))
     if not path.is_file():
-        raise FileNotFoundError(f"weights: no file {path}")
+        raise NotFound(f"weights: no file {path}")
     try:
         state = load_tensors(path)[0] if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         for wrapper in ("state_dict", "model_state_dict", "model"):
             state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
         if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-            raise ValueError("not only tensors in it")
+            raise UserError("not only tensors in it")
     except Exception as error:  # unpickling raises whatever it likes
-        raise ValueError(f"weights: {path} is not a state dict ({type(error).__name__})") from error
+        raise UserError(f"weights: {path} is not a state dict ({type(error).__name__})") from error
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -65,7 +66,7 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], words: str) 
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} if wrong else set()
     strange = sorted(wrong - (head & state.keys()))
     if strange:
-        raise ValueError(f"weights: {words} given, which does not fit the model ({strange[0]})")
+        raise UserError(f"weights: {words} given, which does not fit the model ({strange[0]})")
     model.load_state_dict({name: own[name] if name in wrong else tensor for name, tensor in state.items()})
     return model
 
@@ -78,7 +79,7 @@ def outputs_of(model: nn.Module, state: dict[str, torch.Tensor]) -> int:
 def _named(model: str, name: str):
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
-        raise ValueError(
+        raise UserError(
             f"weights: {name!r} given; for {model} {', '.join(known.__members__)} or the file of a state dict is "
             "accepted"
         )
@@ -94,7 +95,7 @@ def _fetched(weights) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, path, path.stem.rpartition("-")[2])
         except (OSError, RuntimeError) as error:
-            raise FileNotFoundError(
+            raise NotFound(
                 f"weights: {weights} cannot be downloaded; fetch {weights.url} elsewhere and put {path.name} into "
                 f"{folder}, or give the file of a state dict"
             ) from error

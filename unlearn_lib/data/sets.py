@@ -5,15 +5,16 @@ Forget and retain sets are made by a class mask on those tensors.
 """
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from unlearn_lib.imagenet import imagenet_classes, imagenet_splits
-from unlearn_lib.pictures import Framing, Pictures
-from unlearn_lib.readers import (
+from unlearn_lib.common import REPOSITORY, NotFound, UserError
+from unlearn_lib.data.imagenet import imagenet_classes, imagenet_splits
+from unlearn_lib.data.pictures import Pictures
+from unlearn_lib.data.sources import (
     Split,
     hold_out,
     read_cifar10,
@@ -24,9 +25,9 @@ from unlearn_lib.readers import (
     read_thousand_shapes,
     reshape,
 )
+from unlearn_lib.networks import Framing
 
 NAMES = ("mnist", "cifar10", "imagenet", "digits", "shapes", "shapes1000")
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,10 @@ def load_data(
         source, flip = f"the image folder {folder.name}", True
         classes, train, test = read_folder(folder, framing)
     else:
-        raise FileNotFoundError(
-            f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists"
-        )
+        raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
     for split in (train, test):
         if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
-            raise ValueError(f"data: {name} has labels outside 0 to {len(classes) - 1}")
+            raise UserError(f"data: {name} has labels outside 0 to {len(classes) - 1}")
     if framing is not None and tuple(test.images.shape[1:]) != framing.shape:
         source += f", brought to {framing.shape[1]}x{framing.shape[2]}" + (" grey" if framing.shape[0] == 1 else "")
         train, test = (replace(split, images=reshape(split.images, framing.shape)) for split in (train, test))
@@ -153,7 +152,7 @@ def parse_classes(
         if word in classes and not by_index:
             same = [i for i, name in enumerate(classes) if name == word]
             if len(same) > 1:
-                raise ValueError(f"{argument}: {word!r} is the name of the classes {same}; give the index")
+                raise UserError(f"{argument}: {word!r} is the name of the classes {same}; give the index")
             chosen.add(same[0])
         elif word.isdecimal() and int(word) < len(classes):
             chosen.add(int(word))
@@ -167,20 +166,8 @@ def parse_classes(
             chosen.update(parse_classes(words, classes, argument, wnids))
         else:
             names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            raise ValueError(
+            raise UserError(
                 f"{argument}: no class {word!r}; a name ({names}), an index from 0 to {len(classes) - 1}, "
                 f"a range such as 0-1{', a wnid' if wnids else ''} or a file with one of them a line is accepted"
             )
     return sorted(chosen)
-
-
-def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
-    """Forget classes as sorted indices; raises ValueError where none or all are given, or one is out of range."""
-    chosen = sorted({int(c) for c in forget})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
-        given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
-        raise ValueError(
-            f"forget: {given} given; between 1 and {num_classes - 1} of the classes 0 to {num_classes - 1} "
-            "can be forgotten"
-        )
-    return chosen

@@ -9,7 +9,7 @@ import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from unlearn_lib.plots import COLOURS, LINES, STYLE
+from unlearn_lib.figures.style import COLOURS, LINES, STYLE
 
 
 def plot_relearning(audits: dict[str, dict], title: str) -> Figure:

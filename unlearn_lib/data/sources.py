@@ -14,9 +14,10 @@ import torch
 import torchvision
 from torch.nn.functional import interpolate
 
-from unlearn_lib.pictures import Framing, Pictures, find_pictures, first_framing, read_pictures
-from unlearn_lib.shapes import CLASSES as SHAPES
-from unlearn_lib.shapes import draw_shapes
+from unlearn_lib.common import NotFound, UserError
+from unlearn_lib.data.pictures import Pictures, find_pictures, first_framing, read_pictures
+from unlearn_lib.data.shapes import SHAPE_CLASSES, draw_shapes
+from unlearn_lib.networks import Framing
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,14 @@ def read_idx(path: Path) -> np.ndarray:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
     except (EOFError, gzip.BadGzipFile, gzip.zlib.error) as error:
-        raise ValueError(f"data: {path} is not a whole gzip file; fetch it again") from error
+        raise UserError(f"data: {path} is not a whole gzip file; fetch it again") from error
     dimensions = content[3] if len(content) > 3 else 0
     start = 4 + 4 * dimensions
     if content[:3] != b"\0\0\x08" or not dimensions or len(content) < start:
-        raise ValueError(f"data: {path} is not an IDX file of bytes")
+        raise UserError(f"data: {path} is not an IDX file of bytes")
     shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
     if len(content) - start != int(np.prod(shape, dtype=object)):
-        raise ValueError(f"data: {path} holds {len(content) - start} bytes of data, its header promises {tuple(shape)}")
+        raise UserError(f"data: {path} holds {len(content) - start} bytes of data, its header promises {tuple(shape)}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
@@ -101,13 +102,13 @@ def read_digits():
 
 def read_shapes():
     train, test = Split(*draw_shapes(600, seed=1)), Split(*draw_shapes(200, seed=2))
-    return "shapes", "shapes, 8,000 pictures of ten figures drawn by this project", SHAPES, train, test, True
+    return "shapes", "shapes, 8,000 pictures of ten figures drawn by this project", SHAPE_CLASSES, train, test, True
 
 
 def read_thousand_shapes():
     """Four of the figures, few enough of each for a large network to learn in half a minute."""
     classes = ["square", "cross", "star", "ring"]  # in the order of all ten
-    own = torch.tensor([SHAPES.index(name) for name in classes])
+    own = torch.tensor([SHAPE_CLASSES.index(name) for name in classes])
     splits = []
     for count, seed in ((200, 1), (50, 2)):
         part = Split(*draw_shapes(count, seed=seed)).only(own.tolist())
@@ -124,7 +125,7 @@ def read_mnist(root: Path, framing: Framing | None):
         try:
             torchvision.datasets.MNIST(root, download=True)
         except (RuntimeError, OSError) as error:
-            raise FileNotFoundError(
+            raise NotFound(
                 f"data: no MNIST at {folder} and none could be downloaded; put train-images-idx3-ubyte.gz, "
                 "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz there"
             ) from error
@@ -133,7 +134,7 @@ def read_mnist(root: Path, framing: Framing | None):
     for part in ("train", "t10k"):
         images, labels = read_idx(files[part, "images"]), read_idx(files[part, "labels"])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
-            raise ValueError(
+            raise UserError(
                 f"data: {files[part, 'images']} {images.shape} and {files[part, 'labels']} {labels.shape} "
                 "do not belong together"
             )
@@ -163,7 +164,7 @@ def read_cifar10(root: Path, framing: Framing | None):
             torchvision.datasets.CIFAR10(root, train=train, download=not official.is_dir()) for train in (True, False)
         ]
     except (RuntimeError, OSError) as error:
-        raise FileNotFoundError(
+        raise NotFound(
             f"data: no sound CIFAR-10 at {root} and none could be downloaded; put the official cifar-10-batches-py "
             "there, or an image folder CIFAR10/{train,test}/<class>/"
         ) from error
@@ -176,7 +177,7 @@ def read_folder(folder: Path, framing: Framing | None) -> tuple[list[str], Split
     train_folder = folder / "train"
     test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
     if train_folder.is_dir() and test_folder is None:
-        raise ValueError(f"data: {folder} has a folder train, but neither test nor val beside it")
+        raise UserError(f"data: {folder} has a folder train, but neither test nor val beside it")
     parts = [train_folder, test_folder] if train_folder.is_dir() else [test_folder or folder]
     classes = sorted(p.name for p in parts[0].iterdir() if p.is_dir() and not p.name.startswith("."))
     found = [find_pictures(part, classes) for part in parts]
@@ -186,7 +187,7 @@ def read_folder(folder: Path, framing: Framing | None) -> tuple[list[str], Split
         images, kept, unreadable = read_pictures(paths, framing, part.name)
         lost = set(labels.tolist()) - set(labels[kept].tolist())
         if lost:
-            raise ValueError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
+            raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
         splits.append(Split(images, labels[kept], tuple(unreadable)))
     if len(splits) == 1:
         train, test = hold_out(splits[0], 0.2, seed=0)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.training import fast_arithmetic
+from unlearn_lib.common import fast_arithmetic
 
 RECIPES = ("calibrated", "published", "deepinversion")
 SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}

@@ -3,44 +3,21 @@
 What does not open is left out, counted and named; it stops nothing.
 """
 
-import os
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as T
-from tqdm.auto import tqdm
+
+from unlearn_lib.common import UserError, progress
+from unlearn_lib.networks import Framing
 
 IN_MEMORY = 2**31  # bytes of decoded pictures, above which they stay on disk
 LARGE = 20_000  # bytes of a file: handing out smaller pictures to threads costs more than it wins
-
-
-@dataclass(frozen=True)
-class Framing:
-    """How a picture becomes what a network takes: its shape (C, H, W), and how it is cut and scaled to it.
-
-    resize: the shorter side is scaled to this and the middle cut out, as torchvision's weights want it; None: the
-    largest part of the right proportions is cut out and scaled. mean, std: of the channels; None: the data set's own.
-    """
-
-    shape: tuple[int, int, int]
-    resize: int | None = None
-    interpolation: InterpolationMode = InterpolationMode.BILINEAR
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-
-def progress(steps: Iterable, description: str, total: int | None = None) -> tqdm:
-    """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off."""
-    off = os.environ.get("UNLEARN_PROGRESS") == "0"
-    return tqdm(steps, desc=description, total=total, disable=off, file=sys.stderr, leave=False)
 
 
 def open_picture(path: Path, colour: bool = True) -> Image.Image:
@@ -53,7 +30,7 @@ def open_picture(path: Path, colour: bool = True) -> Image.Image:
                 picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
             return picture.convert("RGB" if colour else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what damaged files raise
-        raise ValueError(f"data: the picture {path} does not open") from error
+        raise UserError(f"data: the picture {path} does not open") from error
 
 
 def decode(path: Path, framing: Framing) -> np.ndarray | None:
@@ -145,7 +122,7 @@ def first_framing(paths: list[Path]) -> Framing:
                 return Framing((1 if first.mode in ("1", "L", "I;16") else 3, first.height, first.width))
         except (OSError, SyntaxError, ValueError):
             continue
-    raise ValueError(f"data: none of the {len(paths)} pictures below {paths[0].parents[1]} opens")
+    raise UserError(f"data: none of the {len(paths)} pictures below {paths[0].parents[1]} opens")
 
 
 def find_pictures(folder: Path, classes: list[str]) -> tuple[list[Path], torch.Tensor]:
@@ -154,7 +131,7 @@ def find_pictures(folder: Path, classes: list[str]) -> tuple[list[Path], torch.T
     paths = [p for c in classes for p in sorted((folder / c).glob("*")) if p.suffix.lower() in IMG_EXTENSIONS]
     if unknown or not paths:
         what = f"classes that train has not: {', '.join(sorted(unknown))}" if unknown else "no pictures"
-        raise ValueError(f"data: {folder} has {what}; <class>/*.jpg, .png and the like are accepted")
+        raise UserError(f"data: {folder} has {what}; <class>/*.jpg, .png and the like are accepted")
     index = {name: i for i, name in enumerate(classes)}
     return paths, torch.tensor([index[p.parent.name] for p in paths])
 

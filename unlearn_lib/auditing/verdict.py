@@ -11,12 +11,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.auditing import LIMIT, ain, audit, moved
-from unlearn_lib.data import check_forget
+from unlearn_lib.auditing.metrics import LIMIT, ain, audit, moved
+from unlearn_lib.common import UserError, check_forget, pick_device
 from unlearn_lib.experiment import Experiment
-from unlearn_lib.models import find_head, make_model, pick_device
-from unlearn_lib.runs import Run, class_code, read_json, run_names, write_json
-from unlearn_lib.unlearning import mask
+from unlearn_lib.networks import Run, class_code, find_head, make_model, run_names
+from unlearn_lib.store import read_json, write_json
+from unlearn_lib.zeroshot import mask
 
 ROWS = {  # path in the audit, words, factor, digits
     ("forget_accuracy",): ("forget accuracy, %", 100, 2),
@@ -44,9 +44,9 @@ def audit_run(lab: Experiment, run: Run, *, seeds: Iterable[int] | None = None, 
     """
     forget = check_forget(lab.forget, lab.dataset.num_classes)
     if "original_run" not in run.config:
-        raise ValueError(f"run: {run.name} given; an unlearned run is accepted")
+        raise UserError(f"run: {run.name} given; an unlearned run is accepted")
     if run.config["forget"] != forget:
-        raise ValueError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
+        raise UserError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
     lab = _with_seed(lab, lab.seed)
     original, golden = lab.train(), lab.golden()
     net = lab.load(original)

@@ -1,0 +1,93 @@
+"""What every wing needs: the error that is a sentence for the user, the log, progress, checks, devices."""
+
+import logging
+import os
+import sys
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+log = logging.getLogger("unlearn_lib")
+
+
+class UserError(ValueError):
+    """Input that cannot be worked with, in one sentence: the argument, what was given, what is accepted."""
+
+
+class NotFound(UserError, FileNotFoundError):
+    """Something that the user named, or that has to lie somewhere, is not there."""
+
+
+def show_log(stream=None) -> None:
+    """Show what is done and reused, a line each, on `stream` (standard output by default: a notebook's cell)."""
+    log.handlers = [logging.StreamHandler(stream or sys.stdout)]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def progress(steps: Iterable, description: str, total: int | None = None) -> tqdm:
+    """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off."""
+    off = os.environ.get("UNLEARN_PROGRESS") == "0"
+    return tqdm(steps, desc=description, total=total, disable=off, file=sys.stderr, leave=False)
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise UserError, naming the argument, for the first number that is not positive and finite."""
+    for name, value in numbers.items():
+        if not 0 < value < 1e30:  # what float32 still divides by
+            raise UserError(f"{name}: {value} given; a positive, finite number is accepted")
+
+
+def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
+    """Class indices, sorted; raises UserError where there are none or one is out of range."""
+    chosen = sorted({int(c) for c in classes})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
+        raise UserError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
+    return chosen
+
+
+def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
+    """Forget classes as sorted indices; raises UserError where none or all are given, or one is out of range."""
+    chosen = sorted({int(c) for c in forget})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
+        given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
+        raise UserError(
+            f"forget: {given} given; between 1 and {num_classes - 1} of the classes 0 to {num_classes - 1} "
+            "can be forgotten"
+        )
+    return chosen
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device by name, else the best there is: CUDA, then MPS, then the CPU. Raises UserError on others."""
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
+    try:
+        device = torch.device(name or available[0])
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in available:
+        raise UserError(f"device: {name!r} is not to be had here; accepted: {', '.join(available)}")
+    return device
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where a model's parameters are."""
+    return next(model.parameters()).device
+
+
+def fast_arithmetic(device: torch.device) -> AbstractContextManager:
+    """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing."""
+    if device.type == "cuda":
+        has_it = torch.cuda.is_bf16_supported()
+    else:
+        features = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        has_it = bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))
+    return torch.autocast(device.type, torch.bfloat16) if has_it else nullcontext()

@@ -1,0 +1,6 @@
+"""Data: pictures and their classes, embedded, official, or a folder of one's own."""
+
+from unlearn_lib.data.imagenet import imagenet_classes
+from unlearn_lib.data.pictures import Pictures
+from unlearn_lib.data.sets import Data, load_data, parse_classes
+from unlearn_lib.data.sources import Split

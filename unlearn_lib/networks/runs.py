@@ -1,0 +1,173 @@
+"""Run folders: a network with its `config.json`, `metrics.json`, `history.json`, and impressions beside them.
+
+A run appears whole or not at all. It is known by its name and by its arguments, in which digests of the data and of
+the weights that it started from stand; `config.json` tells besides what made it and where.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+
+from unlearn_lib.common import REPOSITORY, NotFound, UserError
+from unlearn_lib.networks.zoo import make_model
+from unlearn_lib.store import digest, load_tensors, read_json, replace_folder, restore_folder, save_tensors, write_json
+
+FORMAT = 2  # of run folders; 1 had no digests
+NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run", "unreadable"}  # no arguments
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder and what its config.json says."""
+
+    path: Path
+    config: dict
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def metrics(self) -> dict:
+        return read_json(self.path / "metrics.json")
+
+    @property
+    def blocks(self) -> dict[str, dict | None]:
+        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        metrics = self.metrics
+        return {name: metrics[name] for name in ("original", "masked", "unlearned", "golden")}
+
+    @property
+    def history(self) -> dict:
+        return read_json(self.path / "history.json")
+
+    def load_model(self) -> nn.Module:
+        """The saved model, in eval mode, on the CPU. Raises UserError where the file is damaged or another model's."""
+        c = self.config
+        model = make_model(c["model"], len(c["classes"]), size=c["size"], dropout=c["dropout"])
+        return load_weights(model, self.path / "model.safetensors").eval()
+
+    def fingerprint(self) -> str:
+        """Digest of the model file: what was made from it can tell whether it is still the same model."""
+        return digest(self.path / "model.safetensors")
+
+
+def runs_root(root: str | Path | None = None) -> Path:
+    """Where runs lie: `root`, else `$UNLEARN_RUNS`, else the repository's `data/runs/`; made where absent.
+
+    Raises UserError where nothing can be written there.
+    """
+    root = Path(root or os.environ.get("UNLEARN_RUNS") or REPOSITORY / "data" / "runs").expanduser()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return root
+    except OSError as error:
+        raise UserError(
+            f"runs-root: {root} given ({error.strerror}); a folder that can be written is accepted"
+        ) from error
+
+
+def class_code(classes: Iterable[int]) -> str:
+    """Classes for a folder's name: `1-4`, `3_4_8`; beyond 40 characters their count and six hex digits."""
+    codes, row = [], []
+    for c in [*sorted(classes), None]:
+        if row and c != row[-1] + 1:
+            codes += [f"{row[0]}-{row[-1]}"] if len(row) > 2 else map(str, row)
+            row = []
+        row.append(c)
+    code = "_".join(codes)
+    return code if len(code) <= 40 else f"{len(set(classes))}_{hashlib.sha256(code.encode()).hexdigest()[:6]}"
+
+
+def run_name(model: str, data: str, seed: int, *parts: str, version: str | None = None) -> str:
+    """`<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
+    name = "-".join([model, data, *parts, f"s{seed}", *([version] if version else [])])
+    if name != Path(name).name or name.startswith("."):
+        raise UserError(f"version-name: {version!r} given; letters, digits, '.', '_' and '-' are accepted")
+    return name
+
+
+def find_run(root: Path, name: str, arguments: dict) -> Run | None:
+    """The finished run of this name, where there is one. Raises UserError where it was made with other arguments."""
+    if name not in run_names(root):
+        return None
+    run = open_run(root, name)
+    if run.config.get("format") != FORMAT:
+        raise UserError(
+            f"run: {name} is of an older format, which does not tell what it was made from; "
+            "--force makes it anew, --version-name keeps both"
+        )
+    different = difference(run.config, arguments)
+    if different:
+        argument, old, new = different
+        raise UserError(
+            f"{argument.replace('_', '-')}: {new} given, but {name} was made with {old}; "
+            "--force makes it anew, --version-name keeps both"
+        )
+    return run
+
+
+def difference(config: dict, arguments: dict) -> tuple[str, object, object] | None:
+    """The first argument in which a run's config.json is not what is asked for: its name, the old and the new value."""
+    old = {key: value for key, value in config.items() if key not in {*NOTES, "format"}}
+    new = json.loads(json.dumps(arguments))
+    return next(
+        ((k, old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)), None
+    )
+
+
+def open_run(root: Path, name: str) -> Run:
+    """The run of this name. Raises NotFound with the names of those that there are."""
+    names = run_names(root)
+    if name not in names:
+        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(names) or 'none'}")
+    return Run(root / name, read_json(root / name / "config.json"))
+
+
+def run_names(root: Path) -> list[str]:
+    """Names of the finished runs below `root`, sorted."""
+    for path in root.glob(".*.old"):
+        restore_folder(path.with_name(path.name[1 : -len(".old")]))
+    return sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
+
+
+def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:
+    """Write a run folder, in place of an older one of that name, and return it."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    config = {**arguments, **notes, "versions": versions, "format": FORMAT}
+    new = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
+    try:
+        save_tensors(new / "model.safetensors", model.state_dict())
+        write_json(new / "history.json", history)
+        write_json(new / "metrics.json", metrics)
+        write_json(new / "config.json", config)
+        new.chmod(0o755)
+        replace_folder(new, root / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return Run(root / name, json.loads(json.dumps(config)))
+
+
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Load a state dict from a safetensors file into `model`. Raises UserError where it does not fit."""
+    tensors, _ = load_tensors(path)
+    state = model.state_dict()
+    wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
+    wrong = wrong or [name for name in state if state[name].shape != tensors[name].shape]
+    if wrong:
+        raise UserError(
+            f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
+        )
+    model.load_state_dict(tensors)
+    return model

@@ -1,0 +1,190 @@
+"""What is kept on disk: whole or not at all, known by what it was made from, and made once however many want it.
+
+Tensors are safetensors, the rest is strict JSON; there is no pickle. A thing is kept together with its key, a flat
+specification of all that makes its bits (digests of data and weights, numbers, the seed, the recipe's version), and is
+used again only where the key is the same.
+"""
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from unlearn_lib.common import UserError, log
+
+Made = tuple[dict[str, torch.Tensor], dict]  # tensors by name, and facts for the JSON beside them
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hex digits of SHA-256 over tensors (shape, type, bits), state dicts, files (a Path) and plain values."""
+    sha = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, torch.Tensor):
+            sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            sha.update(part.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        elif isinstance(part, Path):
+            with open(part, "rb") as file:
+                sha.update(hashlib.file_digest(file, "sha256").digest())
+        elif isinstance(part, dict):
+            sha.update(digest(*(piece for item in sorted(part.items()) for piece in item)).encode())
+        else:
+            sha.update(repr(part).encode())
+    return sha.hexdigest()[:16]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that belongs to `path`, also against other processes; waiting for it is said in the log.
+
+    It is the operating system's: a process that dies gives it back.
+    """
+    folder = path.parent / ".locks"
+    with _told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{path.name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            log.info("%s: somebody else is at work on it; waiting", path.name)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = False) -> Made:
+    """What `make` returns, tensors and facts, made once and kept at `path` (`.safetensors`; `.json`: facts alone).
+
+    key: the specification of what makes the bits; anything kept under another key, or damaged, is made anew. Two
+    processes that want the same do the work once. force: make it anew in any case.
+    """
+    with locked(path):
+        found = None if force else kept(path, key)
+        if found is None:
+            found = make()
+            keep(path, key, *found)
+    return found
+
+
+def keep(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+    """Write tensors and facts under a key, in place of what was at `path`."""
+    if path.suffix == ".json":
+        write_json(path, {"key": key, "facts": facts})
+    else:
+        save_tensors(path, tensors, {"key": key, "facts": facts})
+
+
+def kept(path: Path, key: dict) -> Made | None:
+    """What is kept at `path` under this key; None where it is absent, damaged, or made from something else."""
+    try:
+        tensors, content = ({}, read_json(path)) if path.suffix == ".json" else load_tensors(path)
+    except UserError:
+        return None
+    return (tensors, content["facts"]) if content.get("key") == json.loads(json.dumps(key)) else None
+
+
+def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
+    """Write a safetensors file, whole or not at all; `facts` go into its header as JSON."""
+    header = {"json": json.dumps(facts or {}, allow_nan=False)}
+    with _scratch(path) as scratch:
+        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, header)
+
+
+def load_tensors(path: Path) -> Made:
+    """Read a safetensors file and the facts in its header. Raises UserError where it is absent, damaged or none."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads((file.metadata() or {}).get("json", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, no dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"model file: {path} is damaged or no safetensors file") from error
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write strict JSON with sorted keys, whole or not at all."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    with _scratch(path) as scratch:
+        scratch.write_text(text)
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object. Raises UserError where there is none."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"run: {path} cannot be read; --force makes the run anew") from error
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put the finished folder `new` in the place of `path`, so that at no moment there is none.
+
+    Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
+    `restore_folder` brings it back after a death in between.
+    """
+    with _told(path):
+        if path.is_dir() and not _swap(new, path):
+            path.rename(_aside(path))
+        if not path.is_dir():
+            new.rename(path)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(_aside(path), ignore_errors=True)
+
+
+def restore_folder(path: Path) -> None:
+    """Bring a folder back that stepped aside for one which never came."""
+    if not path.exists() and _aside(path).is_dir():
+        with suppress(OSError):
+            _aside(path).rename(path)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
+
+
+def _swap(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot."""
+    libc, names = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
+    try:
+        if sys.platform == "darwin":
+            return libc.renamex_np(*names, 2) == 0  # RENAME_SWAP
+        return libc.renameat2(-100, names[0], -100, names[1], 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    except AttributeError:
+        return False
+
+
+@contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write into, which takes its place once it is whole and on the disk."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    with _told(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield scratch
+            with open(scratch, "rb") as file:
+                os.fsync(file.fileno())
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"runs-root: {path} cannot be written ({reason})") from error
