@@ -1,12 +1,15 @@
+import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from unlearn_lib import Experiment, evaluate, make_model, open_run, runs_root
+from unlearn_lib import Experiment, Split, UserError, evaluate, fit, make_model, open_run, runs_root, store
 from unlearn_lib.networks.runs import class_code, load_weights, run_name
 from unlearn_lib.store import load_tensors, save_tensors
 
@@ -80,19 +83,19 @@ def test_other_arguments_are_refused_with_the_two_ways_out(lab, unlearned):
 
 
 def test_force_makes_it_anew_and_a_version_keeps_both(lab, runs, unlearned):
-    both = Experiment("lenet5", "digits", forget=FORGET, train_epochs=2, runs_root=runs, version="b", say=str)
+    both = Experiment("lenet5", "digits", forget=FORGET, train_epochs=2, runs_root=runs, version="b")
     both.train()
     assert both.unlearn("mask").name == "lenet5-digits-unlearned-1-4-mask-s0-b"
     assert both.unlearn("mask").config["version"] == "b"
     with pytest.raises(ValueError, match="epochs: 3 given"):
         Experiment("lenet5", "digits", train_epochs=3, runs_root=runs, version="b").train()
-    forced = Experiment("lenet5", "digits", train_epochs=3, runs_root=runs, version="b", force=True, say=str)
+    forced = Experiment("lenet5", "digits", train_epochs=3, runs_root=runs, version="b", force=True)
     assert len(forced.train().history["lr"]) == 3
 
 
 def test_what_was_made_from_a_model_that_has_changed_is_not_reused(runs):
     def lab(**more):
-        return Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="c", say=str, **more)
+        return Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="c", **more)
 
     lab().train()
     first = lab().impressions(samples=2)
@@ -101,7 +104,7 @@ def test_what_was_made_from_a_model_that_has_changed_is_not_reused(runs):
     path = runs / "lenet5-digits-s0-c" / "model.safetensors"
     save_tensors(path, make_model("lenet5", 10, seed=5).state_dict())
     assert not torch.equal(lab().impressions("fc3", samples=2).x, first.x)
-    with pytest.raises(ValueError, match="original-file"):
+    with pytest.raises(ValueError, match="was made from an original that has been made anew since"):
         lab().unlearn("mask")
 
 
@@ -115,7 +118,7 @@ def test_impressions_lie_in_the_models_folder_and_are_loaded_again(lab, runs):
 
 
 def test_golden_joins_an_unlearned_run_when_it_is_trained_later(runs):
-    lab = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="d", say=str)
+    lab = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="d")
     lab.train()
     assert lab.unlearn("mask").metrics["golden"] is None
     golden = lab.golden()
@@ -124,20 +127,20 @@ def test_golden_joins_an_unlearned_run_when_it_is_trained_later(runs):
     assert open_run(runs, run.name).config["golden_run"] == golden.name
 
 
-def test_a_failure_midway_leaves_the_earlier_run_untouched(runs, monkeypatch):
-    lab = Experiment("lenet5", "digits", train_epochs=1, runs_root=runs, version="e", say=str)
+def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(runs, monkeypatch):
+    lab = Experiment("lenet5", "digits", train_epochs=1, runs_root=runs, version="e")
     run = lab.train()
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
 
     def full_disk(path, content):
-        raise OSError(28, "No space left on device")
+        with store._told(path):
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
-    lab.force = True
-    with pytest.raises(OSError, match="No space left"):
-        lab.train()
+    with pytest.raises(UserError, match="cannot be written .No space left on device."):
+        dataclasses.replace(lab, force=True).train()
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
-    assert not [p for p in runs.iterdir() if p.name.startswith(".")]
+    assert not [p for p in runs.iterdir() if p.name.startswith(".lenet5-digits-s0-e")]
 
 
 @pytest.mark.parametrize("content", [b"", b"not safetensors", b"\xff" * 64])
@@ -175,3 +178,117 @@ def test_a_version_name_stays_inside_the_runs_folder(version):
 def test_an_unknown_run_is_refused_with_those_that_there_are(runs, lab):
     with pytest.raises(FileNotFoundError, match="lenet5-digits-s0"):
         open_run(runs, "lenet5-mnist-s0")
+
+
+# A run is known by what it was made from, not by its folder's name.
+
+
+def pictures(folder, seed):
+    """An image folder of two classes, eight pictures each."""
+    for label in ("left", "right"):
+        for i, image in enumerate(np.random.default_rng(seed).integers(0, 255, (8, 8, 8, 3), dtype=np.uint8)):
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / label / f"{i}.png")
+    return folder
+
+
+def on_folder(folder, root, **changes):
+    return Experiment("resnet18", str(folder), ["left"], size=32, train_epochs=1, runs_root=root, **changes)
+
+
+def test_pictures_changed_in_place_are_other_pictures(tmp_path):
+    run = on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs").train()
+    assert on_folder(tmp_path / "toys", tmp_path / "runs").train().config == run.config
+    pictures(tmp_path / "toys", 1)
+    with pytest.raises(UserError, match="data: other pictures than those that resnet18-toys-s0 was made from"):
+        on_folder(tmp_path / "toys", tmp_path / "runs").train()
+
+
+def test_a_folder_of_the_same_last_name_elsewhere_is_another_data_set(tmp_path):
+    on_folder(pictures(tmp_path / "a" / "toys", 0), tmp_path / "runs").train()
+    with pytest.raises(UserError, match="data: other pictures"):
+        on_folder(pictures(tmp_path / "b" / "toys", 1), tmp_path / "runs").unlearn("mask")
+
+
+def test_another_data_root_is_another_data_set(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        for split in ("train", "test"):
+            pictures(tmp_path / name / "CIFAR10" / split, seed)
+
+    def lab(name):
+        numbers = {"size": 32, "train_epochs": 1, "runs_root": tmp_path / "runs"}
+        return Experiment("resnet18", "cifar10", data_root=tmp_path / name, **numbers)
+
+    lab("a").train()
+    with pytest.raises(UserError, match="data: other pictures"):
+        lab("b").train()
+
+
+def test_a_replaced_weights_file_is_another_start(tmp_path):
+    file = tmp_path / "start.safetensors"
+
+    def lab():
+        return on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs", weights=str(file))
+
+    save_tensors(file, make_model("resnet18", 2, size=32, seed=1).state_dict())
+    lab().train()
+    save_tensors(file, make_model("resnet18", 2, size=32, seed=2).state_dict())
+    with pytest.raises(UserError, match="weights: another file than that which"):
+        lab().train()
+
+
+def test_a_golden_model_of_another_training_stands_in_no_table(runs, caplog):
+    def lab(epochs, force=False):
+        numbers = {"train_epochs": epochs, "runs_root": runs, "version": "g", "force": force}
+        return Experiment("lenet5", "digits", [0], **numbers)
+
+    lab(1).train()
+    lab(1).golden()
+    assert lab(1).unlearn("mask").metrics["golden"] is not None
+    lab(2, force=True).train()
+    run = lab(2, force=True).unlearn("mask")
+    assert run.metrics["golden"] is None
+    assert run.config["golden_run"] is None
+    assert lab(2).finished_golden() is None
+    assert "left out of the table" in caplog.text
+
+
+def test_what_memory_gives_deepinversion_is_part_of_what_it_made(tmp_path):
+    lab = on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs")
+    lab.train()
+    numbers = {"samples": 3, "recipe": "deepinversion", "steps": 1}
+    wide = lab.impressions("input", **numbers)
+    narrow = dataclasses.replace(lab, memory=3.0).impressions("input", **numbers)
+    assert not torch.equal(wide.x, narrow.x)
+
+
+def test_a_run_of_the_older_format_is_recognised(lab, runs, unlearned):
+    old = runs / "lenet5-digits-s0-old"
+    shutil.copytree(lab.original().path, old)
+    config = json.loads((old / "config.json").read_text())
+    del config["format"], config["data_digest"]
+    (old / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="run: lenet5-digits-s0-old is of an older format"):
+        dataclasses.replace(lab, version="old").train()
+
+
+def test_an_experiment_reads_no_pictures_before_they_are_needed(runs):
+    lab = Experiment("lenet5", "mnist", ["no such class"], data_root="/nowhere", runs_root=runs)
+    assert "dataset" not in vars(lab)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        lab.seed = 1
+
+
+def test_no_training_run_is_made_of_a_loss_that_is_not_finite(runs):
+    lab = Experiment("lenet5", "digits", train_lr=1e6, train_epochs=2, runs_root=runs, version="nan")
+    with pytest.raises(UserError, match="lr: with 1000000.0 the loss is not finite in epoch"):
+        lab.train()
+    with pytest.raises(FileNotFoundError):
+        lab.original()
+
+
+def test_validation_without_pictures_keeps_the_trained_network(lab):
+    data = dataclasses.replace(lab.dataset, val=Split(lab.dataset.val.images[:0], lab.dataset.val.labels[:0]))
+    model, fresh = make_model("lenet5", 10), make_model("lenet5", 10)
+    assert fit(model, data, epochs=1)["val_accuracy"] == [None]
+    assert not torch.equal(model.fc3.weight, fresh.fc3.weight)

@@ -7,15 +7,15 @@ and panels cost nothing where nobody draws.
 import importlib
 
 _FACE = {
-    "common": "check_forget pick_device show_log UserError",
+    "common": "check_forget NotFound pick_device show_log UserError",
     "networks": "find_head KarpathyNet LeNet5 make_model open_run Run runs_root split splittable_layers",
     "zeroshot": """
         default_layer diagnose distill_loss follow_impression Impressions make_impressions mask PUBLISHED
         responsive_layers retain_mass_loss statistics_distance Switches ZeroShotUnlearner
     """,
     "data": "Data load_data parse_classes Split",
-    "training": "fit",
-    "evaluation": "answers_of confusion_of evaluate logits_of score table",
+    "training": "fit logits_of",
+    "evaluation": "answers_of confusion_of evaluate score table",
     "auditing": """
         agreement ain audit audit_run audit_table features_of js_divergence membership misplaced moved probe
         probe_forget relearn_curve relearn_time trained_seeds verdict zrf

@@ -14,14 +14,7 @@ from unlearn_lib.common import UserError
 from unlearn_lib.data import Data, Pictures
 from unlearn_lib.networks import Run, layer_shape, split
 from unlearn_lib.store import load_tensors, save_tensors
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
-    """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
-    device = next(model.parameters()).device
-    model.eval()
-    return torch.cat([model(data.normalise(batch.to(device))).float().cpu() for batch in images.split(batch_size)])
+from unlearn_lib.training import logits_of
 
 
 def confusion_of(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:

@@ -43,19 +43,19 @@ def digest(*parts: object) -> str:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that belongs to `path`, also against other processes; waiting for it is said in the log.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, also against other processes and threads; waiting for it is said in the log.
 
-    It is the operating system's: a process that dies gives it back.
+    It is the operating system's, so that a process which dies gives it back, and may be taken again inside itself.
     """
-    folder = path.parent / ".locks"
-    with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{path.name}.lock")
+    path = folder.parent / ".locks" / f"{folder.name}.lock"
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, is_singleton=True)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            log.info("%s: somebody else is at work on it; waiting", path.name)
+            log.info("%s: somebody else is at work on it; waiting", folder.name)
             lock.acquire()
     try:
         yield
@@ -69,7 +69,7 @@ def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = Fal
     key: the specification of what makes the bits; anything kept under another key, or damaged, is made anew. Two
     processes that want the same do the work once. force: make it anew in any case.
     """
-    with locked(path):
+    with locked(path.parent):
         found = None if force else kept(path, key)
         if found is None:
             found = make()

@@ -1,8 +1,8 @@
 """Networks: where they come from, their weights, and how they are cut into body and tail."""
 
 from unlearn_lib.networks.runs import (
-    NOTES,
     Run,
+    check_run,
     class_code,
     difference,
     find_run,
@@ -13,5 +13,5 @@ from unlearn_lib.networks.runs import (
     write_run,
 )
 from unlearn_lib.networks.splitting import at_pixels, behind_relu, find_head, layer_shape, split, splittable_layers
-from unlearn_lib.networks.weights import apply_weights, framing_of, outputs_of, read_weights
+from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, outputs_of, read_weights
 from unlearn_lib.networks.zoo import Framing, KarpathyNet, LeNet5, make_model

@@ -20,10 +20,24 @@ from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
 from unlearn_lib.networks.zoo import make_model
-from unlearn_lib.store import digest, load_tensors, read_json, replace_folder, restore_folder, save_tensors, write_json
+from unlearn_lib.store import (
+    digest,
+    load_tensors,
+    locked,
+    read_json,
+    replace_folder,
+    restore_folder,
+    save_tensors,
+    write_json,
+)
 
 FORMAT = 2  # of run folders; 1 had no digests
-NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run", "unreadable"}  # no arguments
+NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run", "unreadable", "format"}  # no arguments
+DIGESTS = {
+    "data_digest": "data: other pictures than those that {name} was made from",
+    "weights_digest": "weights: another file than that which {name} was made from",
+    "original_file": "run: {name} was made from an original that has been made anew since",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +50,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def arguments(self) -> dict:
+        """What it was made with, digests of data and weights included."""
+        return {name: value for name, value in self.config.items() if name not in NOTES}
 
     @property
     def metrics(self) -> dict:
@@ -100,31 +119,34 @@ def run_name(model: str, data: str, seed: int, *parts: str, version: str | None 
 
 def find_run(root: Path, name: str, arguments: dict) -> Run | None:
     """The finished run of this name, where there is one. Raises UserError where it was made with other arguments."""
-    if name not in run_names(root):
-        return None
-    run = open_run(root, name)
+    return check_run(open_run(root, name), arguments) if name in run_names(root) else None
+
+
+def check_run(run: Run, arguments: dict | None = None) -> Run:
+    """The run itself. Raises UserError where it is of an older format, or was made with other arguments than these."""
+    keep_both = "--force makes it anew, --version-name keeps both"
     if run.config.get("format") != FORMAT:
         raise UserError(
-            f"run: {name} is of an older format, which does not tell what it was made from; "
-            "--force makes it anew, --version-name keeps both"
+            f"run: {run.name} is of an older format, which does not tell what it was made from; {keep_both}"
         )
-    different = difference(run.config, arguments)
-    if different:
-        argument, old, new = different
-        raise UserError(
-            f"{argument.replace('_', '-')}: {new} given, but {name} was made with {old}; "
-            "--force makes it anew, --version-name keeps both"
-        )
+    argument, old, new = difference(run, arguments) if arguments else (None, None, None)
+    if argument in DIGESTS:
+        raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
+    if argument:
+        raise UserError(f"{argument.replace('_', '-')}: {new} given, but {run.name} was made with {old}; {keep_both}")
     return run
 
 
-def difference(config: dict, arguments: dict) -> tuple[str, object, object] | None:
-    """The first argument in which a run's config.json is not what is asked for: its name, the old and the new value."""
-    old = {key: value for key, value in config.items() if key not in {*NOTES, "format"}}
-    new = json.loads(json.dumps(arguments))
-    return next(
-        ((k, old.get(k), new.get(k)) for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)), None
-    )
+def difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
+    """The first argument in which a run is not what is asked for: its name, the old and the new value; Nones if none.
+
+    Numbers come before digests, since the more telling.
+    """
+    old, new = run.arguments, json.loads(json.dumps(arguments))
+    for name in sorted(old.keys() | new.keys(), key=lambda name: (name in DIGESTS, name)):
+        if old.get(name) != new.get(name):
+            return name, old.get(name), new.get(name)
+    return None, None, None
 
 
 def open_run(root: Path, name: str) -> Run:
@@ -153,7 +175,8 @@ def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history:
         write_json(new / "metrics.json", metrics)
         write_json(new / "config.json", config)
         new.chmod(0o755)
-        replace_folder(new, root / name)
+        with locked(root / name):
+            replace_folder(new, root / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return Run(root / name, json.loads(json.dumps(config)))

@@ -49,6 +49,9 @@ class LeNet5(nn.Module):
         x = F.relu(self.fc2(F.relu(self.fc1(x))))
         return self.fc3(F.dropout(x, self.dropout, self.training))
 
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
+
 
 class KarpathyNet(nn.Module):
     """Six 5x5 convolutions of 16 filters in three pooled pairs and one linear layer, for 32x32 colour pictures."""
@@ -79,6 +82,9 @@ class KarpathyNet(nn.Module):
         x = self.pool2(F.relu(self.conv22(F.relu(self.conv21(x)))))
         x = self.pool3(F.relu(self.conv32(F.relu(self.conv31(x)))))
         return self.fc1(F.dropout(self.flatten(x), self.dropout, self.training))
+
+    def extra_repr(self) -> str:
+        return f"dropout={self.dropout}"
 
 
 def make_model(

@@ -9,20 +9,21 @@ from unlearn_lib.zeroshot.impressions import (
     diagnose,
     follow_impression,
     leaf_layers,
-    load_impressions,
     make_impressions,
     responsive_layers,
-    save_impressions,
 )
-from unlearn_lib.zeroshot.recipes import RECIPES, closed_form, statistics_distance
+from unlearn_lib.zeroshot.recipes import RECIPE_VERSION, RECIPES, closed_form, statistics_distance
 from unlearn_lib.zeroshot.unlearner import (
     METHODS,
     PUBLISHED,
     Switches,
     ZeroShotUnlearner,
+    check_choice,
     check_method,
     check_numbers,
+    default_recipe,
     distill_loss,
     mask,
     retain_mass_loss,
+    unlearning_numbers,
 )

@@ -7,7 +7,6 @@ the trained model is the only source.
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -16,7 +15,6 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_classes
 from unlearn_lib.networks import at_pixels, behind_relu, layer_shape, split, splittable_layers
-from unlearn_lib.store import load_tensors, save_tensors
 from unlearn_lib.zeroshot.recipes import RECIPES, SMOOTHING, STEPS, calibrate, publish
 
 
@@ -196,22 +194,6 @@ def default_layer(model: nn.Module) -> str:
         if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
             return layer
     raise UserError(f"layer: none of {type(model).__name__} is responsive; train the model first")
-
-
-def save_impressions(path: Path, impressions: Impressions, words: dict) -> None:
-    """Keep impressions in a safetensors file, `words` saying how they were made."""
-    words = words | {"layer": impressions.layer, "recipe": impressions.recipe, "seconds": impressions.seconds}
-    save_tensors(path, {"x": impressions.x, "labels": impressions.labels}, words)
-
-
-def load_impressions(path: Path, words: dict) -> Impressions | None:
-    """Impressions kept by a call with the same `words`; None where there are none such."""
-    if not path.is_file():
-        return None
-    tensors, kept = load_tensors(path)
-    if any(kept.get(key) != value for key, value in words.items()):
-        return None
-    return Impressions(kept["layer"], tensors["x"], tensors["labels"], kept["recipe"], kept["seconds"])
 
 
 def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:

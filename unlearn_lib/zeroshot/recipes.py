@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import fast_arithmetic
 
+RECIPE_VERSION = 1  # goes up when a recipe gives other bits
 RECIPES = ("calibrated", "published", "deepinversion")
 SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
 STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}

@@ -23,9 +23,10 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_forget, check_positive, progress
 from unlearn_lib.networks import find_head, split
-from unlearn_lib.zeroshot.impressions import Impressions
+from unlearn_lib.zeroshot.impressions import Impressions, check_impressions
 
 METHODS = ("neggrad+", "distill", "published", "mask")
+NUMBERS = {"lr": 1e-3, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
 PUBLISHED = {"lr": 1e-3, "epochs": 1000, "batch_size": 16, "forget_weight": 0.9, "retain_weight": 0.1}
 MASKED = -1e4  # finite, so that losses stay defined
 RUNAWAY = 1e4  # no loss on sensible logits comes near
@@ -209,3 +210,26 @@ def check_numbers(
     for name, weight in (("forget_weight", forget_weight), ("retain_weight", retain_weight)):
         if not 0 <= weight < float("inf"):
             raise UserError(f"{name}: {weight} given; a finite number from 0 on is accepted")
+
+
+def default_recipe(method: str = METHODS[0]) -> str:
+    """The impressions that a method was made for."""
+    return "published" if method == "published" else "calibrated"
+
+
+def unlearning_numbers(method: str, given: dict) -> dict:
+    """The method's numbers, those that are `given` (and not None) put in their place. Raises UserError on others."""
+    unknown = sorted(given.keys() - NUMBERS.keys())
+    if unknown:
+        raise UserError(f"{unknown[0]}: no such number; {', '.join(NUMBERS)} are accepted")
+    numbers = PUBLISHED if method == "published" else NUMBERS
+    return numbers | {name: value for name, value in given.items() if value is not None}
+
+
+def check_choice(model: nn.Module, method: str, layer: str | None, samples: int, recipe: str | None, numbers: dict):
+    """Raise UserError for a choice that unlearning this kind of network does not accept; it need not be trained."""
+    numbers = unlearning_numbers(method, numbers)
+    layer = layer or (find_head(model) if method in ("mask", "published") else "input")
+    check_method(model, method, layer)
+    check_impressions(model, layer, samples, recipe or default_recipe(method), None)
+    check_numbers(**numbers)

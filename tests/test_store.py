@@ -1,0 +1,157 @@
+"""What is kept is whole or absent, known by its key, and made once."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_lib import UserError, make_model, open_run
+from unlearn_lib.networks import write_run
+from unlearn_lib.store import cached, digest, keep, kept, locked, read_json, replace_folder, restore_folder, write_json
+
+values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.none(), st.lists(st.integers()))
+START = multiprocessing.get_context("fork")  # no second import of torch
+
+
+@given(st.dictionaries(st.text(), values), st.dictionaries(st.text(), values))
+def test_equal_keys_and_only_they_have_the_same_digest(first, second):
+    assert (digest(first) == digest(second)) == (repr(sorted(first.items())) == repr(sorted(second.items())))
+
+
+def test_a_digest_sees_shape_type_and_bits():
+    x = torch.arange(6.0)
+    variants = [x, x.view(2, 3), x.double(), x + 1e-6, -x, x.flip(0)]
+    assert len({digest(variant) for variant in variants}) == len(variants)
+    assert digest(x.view(2, 3).T) == digest(x.view(2, 3).T.contiguous())
+
+
+@pytest.mark.parametrize("name", ["thing.json", "thing.safetensors"])
+def test_what_is_kept_comes_back_under_its_key_alone(tmp_path, name):
+    path, key = tmp_path / "run" / name, {"seed": 1, "classes": (1, 2)}
+    tensors = {} if path.suffix == ".json" else {"x": torch.rand(3)}
+    keep(path, key, tensors, {"seconds": 2.5})
+    found = kept(path, key)
+    assert found[1] == {"seconds": 2.5}
+    assert all(torch.equal(found[0][t], tensors[t]) for t in tensors)
+    assert kept(path, key | {"seed": 2}) is None
+    path.write_bytes(path.read_bytes()[:-9])
+    assert kept(path, key) is None
+
+
+def test_it_is_made_once_for_a_key_and_anew_by_force(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        return {}, {"n": len(made)}
+
+    path = tmp_path / "run" / "thing.json"
+    assert [cached(path, {"a": 1}, make)[1]["n"] for _ in range(2)] == [1, 1]
+    assert cached(path, {"a": 1}, make, force=True)[1] == {"n": 2}
+    assert cached(path, {"a": 2}, make)[1] == {"n": 3}
+
+
+def _slowly(path, log):
+    def make():
+        with open(log, "a") as file:
+            file.write("made\n")
+        time.sleep(0.5)
+        return {}, {}
+
+    cached(path, {}, make)
+
+
+def test_two_processes_that_want_the_same_do_the_work_once(tmp_path):
+    workers = [START.Process(target=_slowly, args=(tmp_path / "run" / "a.json", tmp_path / "log")) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (tmp_path / "log").read_text() == "made\n"
+
+
+def _hold(folder, ready):
+    with locked(folder):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_process_that_dies_gives_its_lock_back(tmp_path):
+    ready = START.Event()
+    owner = START.Process(target=_hold, args=(tmp_path / "run", ready))
+    owner.start()
+    ready.wait()
+    os.kill(owner.pid, signal.SIGKILL)
+    with locked(tmp_path / "run"):
+        pass
+    owner.join()
+
+
+def test_a_lock_may_be_taken_again_inside_itself(tmp_path):
+    with locked(tmp_path / "run"), locked(tmp_path / "run"):
+        pass
+
+
+def _write_again_and_again(root, times):
+    for i in range(times):
+        model = make_model("lenet5", 10, seed=i)
+        write_run(
+            root, "lenet5-digits-s0", {"model": "lenet5", "size": 28, "dropout": None}, model, {}, {}, classes=[0] * 10
+        )
+
+
+def test_a_reader_never_misses_a_run_that_two_writers_replace(tmp_path):
+    _write_again_and_again(tmp_path, 1)
+    writers = [START.Process(target=_write_again_and_again, args=(tmp_path, 40)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    reads = 0
+    while any(writer.is_alive() for writer in writers):
+        open_run(tmp_path, "lenet5-digits-s0").load_model()
+        reads += 1
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert reads > 20
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".locks", "lenet5-digits-s0"]
+
+
+@pytest.mark.parametrize("can_swap", [True, False])
+def test_a_folder_is_replaced_with_nothing_left_behind(tmp_path, monkeypatch, can_swap):
+    if not can_swap:
+        monkeypatch.setattr("unlearn_lib.store._swap", lambda one, other: False)
+    for content in ("old", "new"):
+        (tmp_path / "scratch").mkdir()
+        (tmp_path / "scratch" / "file").write_text(content)
+        replace_folder(tmp_path / "scratch", tmp_path / "run")
+        assert (tmp_path / "run" / "file").read_text() == content
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_death_between_two_renames_loses_nothing(tmp_path):
+    (tmp_path / ".run.old").mkdir()
+    restore_folder(tmp_path / "run")
+    assert (tmp_path / "run").is_dir()
+
+
+def test_json_is_strict_and_whole(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+    write_json(tmp_path / "a.json", {"b": 1, "a": 2})
+    assert list(json.loads((tmp_path / "a.json").read_text())) == ["a", "b"]
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(UserError, match="a.json cannot be read"):
+        read_json(tmp_path / "a.json")
+
+
+def test_a_disk_that_refuses_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="runs-root: .* cannot be written"):
+        write_json(tmp_path / "file" / "a.json", {})

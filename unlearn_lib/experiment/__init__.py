@@ -1,0 +1,3 @@
+"""Experiment: the whole story of one model, each step kept in a run folder and not done again."""
+
+from unlearn_lib.experiment.story import Experiment, experiment_of

@@ -1,0 +1,184 @@
+"""The steps of an experiment: what each makes, what it is known by, and where it is kept.
+
+`lab` is an Experiment throughout. Each step holds the lock of the folder that it fills, so that of two processes that
+want the same one works and the other finds it done.
+"""
+
+import time
+from collections.abc import Callable
+
+from torch import nn
+
+from unlearn_lib.common import UserError, log, pick_device
+from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score
+from unlearn_lib.networks import (
+    Run,
+    apply_weights,
+    class_code,
+    find_head,
+    find_run,
+    outputs_of,
+    read_weights,
+    run_names,
+    write_run,
+)
+from unlearn_lib.store import cached, locked, write_json
+from unlearn_lib.training import fit
+from unlearn_lib.zeroshot import (
+    RECIPE_VERSION,
+    Impressions,
+    ZeroShotUnlearner,
+    check_impressions,
+    default_layer,
+    default_recipe,
+    make_impressions,
+    mask,
+    unlearning_numbers,
+)
+
+
+def trained_run(lab, forget: list[int]) -> Run:
+    """The original's run, or golden's where there are classes to leave out: found, or trained and evaluated."""
+    name, arguments = lab.trained_name(forget), lab.arguments(forget)
+    with locked(lab.root / name):
+        anew = lab.anew(name)
+        run = None if anew else find_run(lab.root, name, arguments)
+        if run is not None:
+            log.info("%s: reused", name)
+            return run
+        checkpoint = lab.root / name / "checkpoint.safetensors"
+        if anew:
+            checkpoint.unlink(missing_ok=True)
+        model = lab.new_model(lab.seed)
+        ready, history = start_from(model, lab), {}
+        if not ready:
+            numbers = {"label_smoothing": lab.label_smoothing, "seed": lab.seed, "device": lab.device}
+            numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every}
+            history = fit(model, lab.dataset, forget=forget, **numbers, **lab.training)
+        kind, seconds = "golden" if forget else "original", sum(history.get("seconds", []))
+        metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "audit"))
+        metrics[kind] = evaluate(model.to(pick_device(lab.device)), lab.dataset, forget)
+        metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
+        metrics["seconds"]["golden" if forget else "train"] = seconds
+        run = write_run(lab.root, name, arguments, model.cpu(), history, metrics, **notes_of(lab))
+    accuracy = metrics[kind]["retain_accuracy" if forget else "overall_accuracy"]
+    done = "weights taken as they come" if ready else f"trained in {seconds:.1f} s"
+    log.info("%s: %s, %.2f%% of %s pictures right", name, done, 100 * accuracy, "retain" if forget else "test")
+    return run
+
+
+def start_from(model: nn.Module, lab) -> bool:
+    """Put the start's weights into a new model; whether it is ready, there being nothing to train it on.
+
+    Raises UserError where there is neither, or where the weights are for other classes than the data's.
+    """
+    weights, data = lab.start["weights"], lab.dataset
+    if weights is None:
+        if not len(data.train):
+            raise UserError(f"weights: none given, and {data.name} has no training pictures here")
+        return False
+    state = read_weights(lab.model, weights)
+    apply_weights(model, state, weights)
+    if len(data.train):
+        return False
+    if outputs_of(model, state) != data.num_classes:
+        raise UserError(
+            f"weights: {weights} has {outputs_of(model, state)} outputs, {data.name} {data.num_classes} classes and no "
+            "training pictures here"
+        )
+    model.eval()
+    return True
+
+
+def impressions_of(
+    lab, layer: str | None, samples: int, recipe: str | None, steps: int | None = None, on_step: Callable | None = None
+) -> Impressions:
+    """Impressions of every class of the original, kept in its run folder."""
+    run, recipe = lab.original(), recipe or default_recipe()
+    model = lab.load(run)
+    layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
+    path = run.path / f"impressions-{layer}-{recipe}.safetensors"
+    asked = {"samples": samples, "recipe": recipe, "steps": steps, "seed": lab.seed}
+    key = asked | {"model": run.fingerprint(), "version": RECIPE_VERSION, "input_range": list(model.input_range)}
+    key |= {"memory": lab.memory} if recipe == "deepinversion" else {}  # whose chunks share their statistics
+
+    def make() -> tuple[dict, dict]:
+        made = make_impressions(model, layer, **asked, memory=round(lab.memory * 2**20), on_step=on_step)
+        log.info("impressions at %s, %s: %s made in %.1f s", layer, recipe, f"{len(made.x):,}", made.seconds)
+        return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
+
+    tensors, facts = cached(path, key, make, force=lab.anew(f"{run.name}/{path.name}"))
+    return Impressions(layer, tensors["x"], tensors["labels"], recipe, facts["seconds"])
+
+
+def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | None, numbers: dict) -> Run:
+    """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
+    original, forget = lab.original(), lab.forget_classes
+    model = lab.load(original)
+    layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
+    recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
+    arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
+    arguments |= {"forget": forget, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
+    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
+    arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
+    name = lab.run_name("unlearned", class_code(forget), method, version=version)
+    with locked(lab.root / name):
+        run = None if lab.anew(name) else find_run(lab.root, name, arguments)
+        if run is not None:
+            log.info("%s: reused", name)
+            return with_golden(lab, run)
+        if method == "mask":  # needs no impressions
+            begin = time.perf_counter()
+            unlearned, history = mask(model, forget), {}
+            seconds = {"impressions": 0.0, "unlearn": time.perf_counter() - begin}
+        else:
+            impressions = impressions_of(lab, layer, samples, recipe)
+            unlearner = ZeroShotUnlearner(model, impressions, forget, method=method, seed=lab.seed, **numbers)
+            unlearned, history, unlearning = unlearner.unlearn()
+            seconds = {"impressions": impressions.seconds, "unlearn": unlearning}
+        log.info("%s: unlearned in %.1f s", name, seconds["unlearn"])
+        metrics = comparison(lab, original, model, unlearned, layer)
+        metrics["seconds"] |= seconds
+        run = write_run(lab.root, name, arguments, unlearned, history, metrics, **notes_of(lab), golden_run=None)
+        return with_golden(lab, run)
+
+
+def comparison(lab, original: Run, model: nn.Module, unlearned: nn.Module, layer: str) -> dict:
+    """The blocks of metrics.json for an unlearned model beside the original and the mask."""
+    forget, activations = lab.forget_classes, kept_activations(original, model, lab.dataset, layer)
+
+    def judge(net: nn.Module) -> dict:
+        if activations is None:
+            return evaluate(net, lab.dataset, forget)
+        return evaluate_tail(net, layer, *activations, lab.dataset, forget)
+
+    try:
+        masked = judge(mask(model, forget))
+    except UserError:  # the network does not end in a linear layer
+        masked = None
+    seconds = {"train": original.metrics["seconds"]["train"], "golden": None}
+    block = score(original.metrics["original"]["confusion"], forget)
+    metrics = {"original": block, "masked": masked, "unlearned": judge(unlearned), "golden": None}
+    return metrics | {"seconds": seconds, "audit": None}
+
+
+def with_golden(lab, run: Run) -> Run:
+    """The unlearned run with the golden model's figures beside its own, where that was trained as the original was."""
+    golden, name = lab.finished_golden(), lab.trained_name(lab.forget_classes)
+    if golden is None and name in run_names(lab.root):
+        log.warning("%s: left out of the table, since it was not trained as the original was", name)
+    block = golden and score(golden.metrics["golden"]["confusion"], lab.forget_classes)
+    metrics, golden_run = run.metrics, golden and golden.name
+    if metrics["golden"] != block or run.config["golden_run"] != golden_run:
+        seconds = metrics["seconds"] | {"golden": golden and golden.metrics["seconds"]["golden"]}
+        write_json(run.path / "metrics.json", metrics | {"golden": block, "seconds": seconds})
+        run = Run(run.path, run.config | {"golden_run": golden_run})
+        write_json(run.path / "config.json", run.config)
+    return run
+
+
+def notes_of(lab) -> dict:
+    """What config.json tells besides the arguments: device, source, classes, the folder that was given."""
+    notes = {"device": str(pick_device(lab.device)), "source": lab.dataset.source, "classes": lab.dataset.classes}
+    notes |= {"data_given": str(lab.data)}  # a folder's path, of which `data` keeps the name
+    return notes | ({"unreadable": lab.dataset.unreadable} if lab.dataset.unreadable else {})
