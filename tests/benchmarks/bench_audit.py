@@ -29,8 +29,8 @@ def published(lab):
     print(f"\n{lab.title}: sixteen combinations, 100 epochs\n{grid.round(2).to_string()}", flush=True)
     net = lab.load(lab.train())
     made = lab.impressions(find_head(net), samples=100, recipe="published")
-    unlearned, _, _ = ZeroShotUnlearner(net, made, lab.forget, method="published", **PUBLISHED).unlearn()
-    block = evaluate(unlearned, lab.dataset, lab.forget)
+    unlearned, _, _ = ZeroShotUnlearner(net, made, lab.forget_classes, method="published", **PUBLISHED).unlearn()
+    block = evaluate(unlearned, lab.dataset, lab.forget_classes)
     fa, ra = (100 * block[f"{part}_accuracy"] for part in ("forget", "retain"))
     print(f"as published, {PUBLISHED['epochs']:,} epochs: FA {fa:.2f}, RA {ra:.2f}", flush=True)
 

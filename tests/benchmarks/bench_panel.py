@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--preset", default="paper", choices=PRESETS)
     args = parser.parse_args()
     for chosen in PRESETS[args.preset]:
-        measure(Experiment(**chosen, data_root=args.data_root, runs_root=args.runs_root, say=lambda sentence: None))
+        measure(Experiment(**chosen, data_root=args.data_root, runs_root=args.runs_root))
 
 
 if __name__ == "__main__":

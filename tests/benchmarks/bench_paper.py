@@ -56,7 +56,7 @@ def main():
             model, labels = lab.load(original), lab.dataset.test.labels
             phi = features(lab, model)
             impressions = make_impressions(model, seed=seed)
-            for forget in [lab.forget, *(() if seed else OTHERS[lab.model])]:
+            for forget in [lab.forget_classes, *(() if seed else OTHERS[lab.model])]:
                 key = str(forget)
                 rows.setdefault((key, "original"), []).append(judge(model, phi, labels, forget))
                 rows.setdefault((key, "mask"), []).append(judge(mask(model, forget), phi, labels, forget))
@@ -67,14 +67,14 @@ def main():
             print(f"{lab.model}, seed {seed}: overall {100 * overall:.2f}", flush=True)
             if seed == 0:
                 published = make_impressions(model, recipe="published")
-                unlearned = ZeroShotUnlearner(model, published, lab.forget, method="published", **PUBLISHED).unlearn()
-                rows[str(lab.forget), "published"] = [judge(unlearned[0], phi, labels, lab.forget)]
+                unlearned = ZeroShotUnlearner(model, published, lab.forget_classes, method="published", **PUBLISHED).unlearn()
+                rows[str(lab.forget_classes), "published"] = [judge(unlearned[0], phi, labels, lab.forget_classes)]
                 golden, run = lab.golden(), lab.unlearn("neggrad+")
                 title = f"{lab.title}, unlearned by neggrad+"
-                bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget, title)
+                bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget_classes, title)
                 save_figure(bars, f"00_{lab.model}_{lab.data}")
-                block = score(golden.metrics["golden"]["confusion"], lab.forget)
-                rows[str(lab.forget), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
+                block = score(golden.metrics["golden"]["confusion"], lab.forget_classes)
+                rows[str(lab.forget_classes), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
         print(
             f"\n{chosen['model']} on {lab.dataset.source}\n{'forget':18s} {'model':10s} seeds     FA      RA  RA - mask"
         )

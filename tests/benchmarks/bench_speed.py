@@ -50,7 +50,7 @@ def measure(lab):
     print(f"  1,000 calibrated ones {ours * 1000:.0f} ms: {theirs / ours:,.0f} times faster", flush=True)
 
     def unlearn():
-        ZeroShotUnlearner(model, make_impressions(model), lab.forget, lr=1e-3).unlearn()
+        ZeroShotUnlearner(model, make_impressions(model), lab.forget_classes, lr=1e-3).unlearn()
 
     quick = timed(unlearn, repeat=3)
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,0 +1,43 @@
+"""Execute the notebooks in their order, from nothing, and store what they show: `python notebooks/execute.py`.
+
+Names or numbers of notebooks (`03 05`) choose some of them. Runs lie in an empty folder unless $UNLEARN_RUNS names one;
+figures go to the repository's figures/ unless $UNLEARN_FIGURES names another folder.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+HERE = Path(__file__).parent
+
+
+def main(chosen: list[str]) -> None:
+    """Execute the chosen notebooks (all by default) in place; a failing cell stops with its traceback."""
+    os.environ["UNLEARN_PROGRESS"] = "0"
+    os.environ.setdefault("UNLEARN_FIGURES", str(HERE.parent / "figures"))
+    with tempfile.TemporaryDirectory(prefix="unlearn-") as scratch:
+        os.environ.setdefault("UNLEARN_RUNS", f"{scratch}/runs")
+        for path in sorted(HERE.glob("[0-9]*.ipynb")):
+            if not chosen or any(path.name.startswith(name) for name in chosen):
+                begin = time.perf_counter()
+                execute(path)
+                print(f"{path.name}: {time.perf_counter() - begin:.0f} s", flush=True)
+
+
+def execute(path: Path) -> None:
+    """Run one notebook from top to bottom and write it back without times, widget state and transient names."""
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(HERE)}}).execute()
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
