@@ -1,30 +1,65 @@
-"""What the tests share: a LeNet5 trained on the embedded digits, once a session, in a folder of its own."""
+"""What the tests share: how they are spread over processes, and a LeNet5 that is trained once for all of them."""
 
 import os
+import shutil
+from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; kernels and shells inherit it
+os.environ["UNLEARN_PROGRESS"] = "0"
+
+import hypothesis
 import matplotlib
 import pytest
+from filelock import FileLock
 
-os.environ["UNLEARN_PROGRESS"] = "0"
 matplotlib.use("Agg", force=True)
 
 from unlearn_lib import Experiment, make_impressions
 
 FORGET = [1, 2, 3, 4]
+HEAVIEST = "".split()  # files whose work should begin early, so that no process ends long after the others
+
+hypothesis.settings.register_profile(
+    "patient",  # how long an example takes depends on what else the machine does
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A process a core, at most four, for whole folders; files that are named run in this one."""
+    folders = any(Path(given.partition("::")[0]).is_dir() for given in config.args)
+    return min(os.cpu_count() or 1, 4) if folders else 0
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(HEAVIEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory):
+    """A runs folder of this process's own."""
     return tmp_path_factory.mktemp("runs")
 
 
 @pytest.fixture(scope="session")
-def lab(runs):
-    """LeNet5 on digits, original and golden trained."""
-    lab = Experiment("lenet5", "digits", forget=FORGET, train_epochs=12, runs_root=runs, say=lambda sentence: None)
-    lab.train()
-    lab.golden()
-    return lab
+def lab(runs, tmp_path_factory):
+    """LeNet5 on digits, original and golden: trained once, by the process that comes first, copied by the others."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    with FileLock(f"{shared}.lock"):
+        first = lenet5(shared)
+        first.train()
+        first.golden()
+    for path in shared.glob("lenet5-*"):
+        shutil.copytree(path, runs / path.name)
+    return lenet5(runs)
+
+
+def lenet5(root):
+    return Experiment("lenet5", "digits", forget=FORGET, train_epochs=12, runs_root=root)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The house as it is meant to be, read off the source: who imports whom, how large a room is, and what names it uses."""
+"""The house as it is meant to be, read off the source: who imports whom, how large rooms are, what names they use."""
 
 import ast
 import graphlib
