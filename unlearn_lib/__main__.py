@@ -17,13 +17,70 @@ import torch
 
 from unlearn_lib.auditing import audit_run, audit_table
 from unlearn_lib.common import UserError, log, show_log
-from unlearn_lib.evaluation import SMALL, table
-from unlearn_lib.experiment import Experiment, experiment_of
+from unlearn_lib.evaluation import SMALL
+from unlearn_lib.experiment import Experiment, comparison_table, experiment_of
 from unlearn_lib.networks import Run, open_run, runs_root
 from unlearn_lib.presets import PRESETS, chosen_preset
 from unlearn_lib.zeroshot import METHODS, RECIPES, diagnose, leaf_layers, responsive_layers
 
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
+
+EVERYWHERE = {  # options that may stand before the step or after it
+    "--data-root": {"metavar": "DIR", "help": "where data sets lie ($UNLEARN_DATA, else data/)"},
+    "--runs-root": {"metavar": "DIR", "help": "where runs are kept ($UNLEARN_RUNS, else data/runs/)"},
+    "-g --device": {"help": "cuda, mps or cpu; the best there is by default"},
+    "--force": {"action": "store_true", "help": "do everything anew"},
+    "-n --version-name": {"dest": "version", "help": "goes behind the names of the run folders"},
+    "--json": {"action": "store_true", "help": "metrics.json alone on standard output"},
+}
+NETWORK = {
+    "--model": {"required": True, "help": "lenet5, karpathynet or a torchvision classifier"},
+    "--data": {"required": True, "help": "digits, shapes, mnist, cifar10, imagenet or an image folder"},
+    "--seed": {"type": int, "help": "of training, impressions and unlearning; 0 by default"},
+    "--size": {"type": int, "help": "height and width of a picture in pixels, for torchvision's networks"},
+    "--weights": {"metavar": "NAME|FILE", "help": "torchvision's (IMAGENET1K_V1) or a state dict to start from"},
+    "-d --dropout": {"type": float, "help": "rate, from 0 up to 1; the network's own by default"},
+}
+FORGET = {
+    "--forget": {"nargs": "+", "required": True, "metavar": "CLASS", "help": "names, indices, ranges (0-4), files"}
+}
+TRAINING = {
+    "--label-smoothing": {"type": float, "help": "in training, from 0 up to 1; 0 by default"},
+    "-s --save-every": {"type": int, "help": "epochs between two checkpoints; 1 by default"},
+}
+NUMBERS = {
+    "-e --epochs": {"type": int, "help": "passes over the pictures (train, golden) or the impressions"},
+    "--lr": {"type": float, "help": "learning rate; the data set's or the method's own by default"},
+    "-b --batch-size": {"type": int, "help": "pictures or impressions a step"},
+}
+IMPRESSIONS = {
+    "--layer": {"help": "first layer of the tail, `input` for pixels; the last responsive one by default"},
+    "--samples": {"type": int, "default": 100, "help": "impressions a class; 100 by default"},
+    "--recipe": {"choices": RECIPES, "help": "of the impressions; the method's own by default"},
+    "--memory": {"type": float, "metavar": "MIB", "help": "that making impressions may take; 512 by default"},
+}
+UNLEARNING = {
+    "--method": {"default": METHODS[0], "help": f"{', '.join(METHODS)}; {METHODS[0]} by default"},
+    "--forget-weight": {"type": float, "help": "of the forget loss; the method's own by default"},
+    "--retain-weight": {"type": float, "help": "of the retain loss; the method's own by default"},
+}
+ALL = {
+    "--train-epochs": {"type": int, "help": "passes over the pictures in training"},
+    "--train-lr": {"type": float, "help": "learning rate of training"},
+}
+AUDIT = {
+    "--run": {"required": True, "metavar": "NAME", "help": "name of its run folder"},
+    "--seeds": {"type": int, "metavar": "N", "help": "golden band of seeds 0 to N-1, trained if need be"},
+    "--layer": {"help": "the linear probe reads its input; the head's by default"},
+}
+STEPS = {
+    "train": ("train on all classes", NETWORK | TRAINING | NUMBERS),
+    "golden": ("train without the forget classes", NETWORK | FORGET | TRAINING | NUMBERS),
+    "impressions": ("make class impressions, list responsive layers", NETWORK | IMPRESSIONS),
+    "unlearn": ("unlearn a trained model", NETWORK | FORGET | IMPRESSIONS | NUMBERS | UNLEARNING),
+    "run": ("all of it, compared", NETWORK | FORGET | TRAINING | IMPRESSIONS | NUMBERS | UNLEARNING | ALL),
+    "audit": ("ask of an unlearned run whether the class is gone", AUDIT),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,81 +105,19 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m unlearn_lib",
-        description="Zero-shot class unlearning. Without a step: one of the presets, end to end.",
-    )
-    _add_everywhere(parser, default=None)
+    about = "Zero-shot class unlearning. Without a step: one of the presets, end to end."
+    parser = argparse.ArgumentParser(prog="python -m unlearn_lib", description=about)
     parser.add_argument("--preset", choices=PRESETS, help="$UNLEARN_PRESET, else quick")
-    steps = parser.add_subparsers(dest="step", metavar="{train,golden,impressions,unlearn,run,audit}")
-    helps = {
-        "train": "train on all classes",
-        "golden": "train without the forget classes",
-        "impressions": "make class impressions, list responsive layers",
-        "unlearn": "unlearn a trained model",
-        "run": "all of it, with the comparison",
-    }
-    for name, words in helps.items():
-        step = steps.add_parser(name, help=words, description=words)
-        _add_everywhere(step, default=argparse.SUPPRESS)  # what stands before the step holds unless it is said again
-        _add_network(step)
-        if name in ("golden", "unlearn", "run"):
-            step.add_argument(
-                "--forget", nargs="+", required=True, metavar="CLASS", help="names, indices, ranges, files"
-            )
-        if name in ("train", "golden", "run"):
-            step.add_argument("--label-smoothing", type=float, help="in training, from 0 up to 1; 0 by default")
-            step.add_argument("-s", "--save-every", type=int, help="epochs between two checkpoints; 1 by default")
-        if name != "impressions":
-            what = "training" if name in ("train", "golden") else "unlearning"
-            step.add_argument("-e", "--epochs", type=int, help=f"of {what}")
-            step.add_argument("--lr", type=float, help=f"learning rate of {what}")
-            step.add_argument("-b", "--batch-size", type=int, help=f"of {what}")
-        if name in ("impressions", "unlearn", "run"):
-            _add_impressions(step)
-        if name in ("unlearn", "run"):
-            step.add_argument("--method", default="neggrad+", help=", ".join(METHODS) + "; neggrad+ by default")
-            step.add_argument("--forget-weight", type=float, help="of the forget loss; the method's own by default")
-            step.add_argument("--retain-weight", type=float, help="of the retain loss; the method's own by default")
-        if name == "run":
-            step.add_argument("--train-epochs", type=int, help="of training")
-            step.add_argument("--train-lr", type=float, help="learning rate of training")
-    audit = steps.add_parser("audit", help="ask of an unlearned run whether the class is gone")
-    _add_everywhere(audit, default=argparse.SUPPRESS)
-    audit.add_argument("--run", required=True, metavar="NAME", help="name of its run folder")
-    seeds = "make the golden band from seeds 0 to N-1, trained if need be; those trained already by default"
-    audit.add_argument("--seeds", type=int, metavar="N", help=seeds)
-    audit.add_argument("--layer", help="the linear probe reads its input; the head's by default")
+    steps = parser.add_subparsers(dest="step", metavar=f"{{{','.join(STEPS)}}}")
+    for flags, option in EVERYWHERE.items():
+        parser.add_argument(*flags.split(), **option)
+    for name, (about, options) in STEPS.items():
+        step = steps.add_parser(name, help=about, description=about)
+        for flags, option in EVERYWHERE.items():  # what stands before the step holds unless it is said again
+            step.add_argument(*flags.split(), **option, default=argparse.SUPPRESS)
+        for flags, option in options.items():
+            step.add_argument(*flags.split(), **option)
     return parser
-
-
-def _add_everywhere(parser: argparse.ArgumentParser, default) -> None:
-    """Options that stand before the step or after it."""
-    add = parser.add_argument
-    add("--data-root", metavar="DIR", default=default, help="where data sets lie ($UNLEARN_DATA, else data/)")
-    add("--runs-root", metavar="DIR", default=default, help="where runs are kept ($UNLEARN_RUNS, else data/runs/)")
-    add("-g", "--device", default=default, help="cuda, mps or cpu; the best there is by default")
-    add("--force", action="store_true", default=default or False, help="do everything anew")
-    add("-n", "--version-name", dest="version", default=default, help="goes behind the names of the run folders")
-    add("--json", action="store_true", default=default or False, help="metrics.json alone on standard output")
-
-
-def _add_network(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model", required=True, help="lenet5, karpathynet or a torchvision classifier")
-    add("--data", required=True, help="digits, shapes, mnist, cifar10, imagenet or an image folder")
-    add("--seed", type=int, default=argparse.SUPPRESS, help="of training, impressions and unlearning; 0 by default")
-    add("--size", type=int, help="height and width of a picture in pixels, for torchvision's networks")
-    add("--weights", metavar="NAME|FILE", help="torchvision's (IMAGENET1K_V1) or a state dict to start from")
-    add("-d", "--dropout", type=float, help="rate, from 0 up to 1; the network's own by default")
-
-
-def _add_impressions(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--layer", help="first layer of the tail, `input` for pixels; the last responsive one by default")
-    add("--samples", type=int, default=100, help="impressions a class; 100 by default")
-    add("--recipe", choices=RECIPES, help="of the impressions; the method's own by default")
-    add("--memory", type=float, metavar="MIB", help="that making impressions may take; 512 by default")
 
 
 def _experiment(args: argparse.Namespace, **changes) -> Experiment:
@@ -136,7 +131,7 @@ def _train(args: argparse.Namespace) -> None:
     given = {TRAINING_NAMES[name]: value for name, value in vars(args).items() if name in TRAINING_NAMES}
     lab = _experiment(args, **{name: value for name, value in given.items() if value is not None})
     run = lab.golden() if args.step == "golden" else lab.train()
-    _draw_training(lab, {("golden" if args.step == "golden" else "original"): run})
+    _draw(lab, {("golden" if args.step == "golden" else "original"): run}, [])
     _print(args, run.metrics, [run], lab)
 
 
@@ -152,7 +147,7 @@ def _impressions(args: argparse.Namespace) -> None:
     diagnosis, layers = diagnose(model, made), responsive_layers(model, layers=tail)
     title = f"{lab.title}: {made.recipe} impressions at {made.layer}"
     figure = plot_impressions(made, diagnosis, lab.dataset.classes, title)
-    _save({f"impressions-{made.layer}-{made.recipe}": figure}, lab.original())
+    _save({f"impressions-{made.layer}-{made.recipe}": figure}, [lab.original()])
     if args.json:
         print(json.dumps({"layers": layers.to_dict("index"), "impressions": diagnosis.to_dict("index")}))
     else:
@@ -163,7 +158,7 @@ def _impressions(args: argparse.Namespace) -> None:
 def _unlearn(args: argparse.Namespace) -> None:
     lab = _experiment(args)
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    _draw(lab, run)
+    _draw(lab, {}, [run])
     _print(args, run.metrics, [run], lab)
 
 
@@ -176,8 +171,7 @@ def _run(args: argparse.Namespace) -> None:
     else:
         log.info("no golden model: %s has no training pictures here", lab.dataset.name)
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    _draw_training(lab, trained)
-    _draw(lab, run)
+    _draw(lab, trained, [run])
     _print(args, run.metrics, [run], lab)
 
 
@@ -190,7 +184,7 @@ def _audit(args: argparse.Namespace) -> None:
     run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
     figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")
-    _save({"relearning": figure}, run)
+    _save({"relearning": figure}, [run])
     if args.json:
         print(json.dumps(run.metrics, indent=1, sort_keys=True))
         return
@@ -206,10 +200,8 @@ def _preset(args: argparse.Namespace) -> None:
     for lab in labs:
         log.info("\n%s on %s", lab.model, lab.dataset.source)
         original, golden = lab.train(), lab.golden()
-        _draw_training(lab, {"original": original, "golden": golden})
         runs = [lab.unlearn(method) for method in ("neggrad+", "distill")]
-        for run in runs:
-            _draw(lab, run)
+        _draw(lab, {"original": original, "golden": golden}, runs)
         content |= {run.name: run.metrics for run in runs}
         _print(args, None, runs, lab)
     if args.json:
@@ -221,36 +213,23 @@ def _unlearning_arguments(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in names}
 
 
-def _draw_training(lab: Experiment, runs: dict[str, Run]) -> None:
-    from unlearn_lib.figures import plot_history
+def _draw(lab: Experiment, trained: dict[str, Run], runs: list[Run]) -> None:
+    """Training curves into the folder of the last run that was trained, results into their own."""
+    from unlearn_lib.figures import result_figures, training_figures
 
-    histories = {name: run.history for name, run in runs.items() if run.history}
-    if histories:
-        _save({"training": plot_history(histories, lab.title)}, list(runs.values())[-1])
-
-
-def _draw(lab: Experiment, run: Run) -> None:
-    """Bars of every class, or where they are too many to stand side by side the figures for many."""
-    from unlearn_lib import figures
-
-    title, classes = f"{lab.title}, unlearned by {run.config['method']}", lab.dataset.classes
-    if len(classes) <= figures.MANY:
-        _save({"per_class": figures.plot_per_class(run.blocks, classes, lab.forget_classes, title)}, run)
-        return
-    original, model = run.metrics["original"], lab.load(lab.original())
-    changes = figures.class_changes(original, run.metrics["unlearned"], classes, lab.forget_classes, model)
-    drawn = {"changes": figures.plot_changes(changes, title), "lost_most": figures.plot_losers(changes, title)}
-    _save(drawn | {"histograms": figures.plot_histograms(run.blocks, lab.forget_classes, title)}, run)
+    _save(training_figures(lab, trained), list(trained.values())[-1:])
+    for run in runs:
+        _save(result_figures(lab, run), [run])
 
 
-def _save(drawn: dict, run: Run) -> None:
-    """Write figures into a run's folder, say where, and close them."""
+def _save(drawn: dict, runs: list[Run]) -> None:
+    """Write figures into the run's folder, say where, and close them."""
     import matplotlib.pyplot as plt
 
     from unlearn_lib.figures import save_figure
 
     for name, figure in drawn.items():
-        log.info("figure: %s", save_figure(figure, name, run.path))
+        log.info("figure: %s", save_figure(figure, name, runs[0].path))
         plt.close(figure)
 
 
@@ -266,24 +245,10 @@ def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab:
         if content is not None:
             print(json.dumps(content, indent=1, sort_keys=True))
         return
-    metrics = runs[0].metrics
-    rows = {name: (metrics[name], _seconds(name, metrics["seconds"])) for name in ("original", "masked")}
-    for run in runs:
-        name = f"unlearned, {run.config.get('method')}"
-        rows[name] = (run.metrics["unlearned"], _seconds("unlearned", run.metrics["seconds"]))
-    rows["golden"] = (metrics["golden"], metrics["seconds"]["golden"])
-    shown = table({name: block for name, (block, _) in rows.items()})
-    shown["seconds"] = [rows[name][1] for name in shown.index]
     forgotten = f"; forget {_names(lab)}" if lab.forget_classes else ""
     print(f"\n{lab.model} on {lab.dataset.source}{forgotten}")
     print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
-    print(shown.dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))
-
-
-def _seconds(name: str, seconds: dict) -> float | None:
-    if name == "unlearned":
-        return (seconds["impressions"] or 0) + (seconds["unlearn"] or 0)
-    return {"original": seconds["train"], "golden": seconds["golden"], "masked": 0.0}[name]
+    print(comparison_table(runs).dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ def fit(
     if checkpoint is not None:
         training.resume(checkpoint, key)
     train = Split(train.images.to(device), train.labels.to(device))
-    bar = progress(range(training.epochs_done, epochs), f"training {type(model).__name__}")
     with torch.random.fork_rng():
-        for epoch in bar:
+        for epoch in progress(range(training.epochs_done, epochs), f"training {type(model).__name__}"):
             begin = time.perf_counter()
             torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)

@@ -67,14 +67,16 @@ def main():
             print(f"{lab.model}, seed {seed}: overall {100 * overall:.2f}", flush=True)
             if seed == 0:
                 published = make_impressions(model, recipe="published")
-                unlearned = ZeroShotUnlearner(model, published, lab.forget_classes, method="published", **PUBLISHED).unlearn()
+                unlearned = ZeroShotUnlearner(
+                    model, published, lab.forget_classes, method="published", **PUBLISHED
+                ).unlearn()
                 rows[str(lab.forget_classes), "published"] = [judge(unlearned[0], phi, labels, lab.forget_classes)]
                 golden, run = lab.golden(), lab.unlearn("neggrad+")
                 title = f"{lab.title}, unlearned by neggrad+"
                 bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget_classes, title)
                 save_figure(bars, f"00_{lab.model}_{lab.data}")
-                block = score(golden.metrics["golden"]["confusion"], lab.forget_classes)
-                rows[str(lab.forget_classes), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
+                block = score(golden.metrics["golden"]["confusion"], forget)
+                rows[str(forget), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
         print(
             f"\n{chosen['model']} on {lab.dataset.source}\n{'forget':18s} {'model':10s} seeds     FA      RA  RA - mask"
         )

@@ -7,10 +7,11 @@ want the same one works and the other finds it done.
 import time
 from collections.abc import Callable
 
+import pandas as pd
 from torch import nn
 
 from unlearn_lib.common import UserError, log, pick_device
-from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score
+from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score, table
 from unlearn_lib.networks import (
     Run,
     apply_weights,
@@ -182,3 +183,16 @@ def notes_of(lab) -> dict:
     notes = {"device": str(pick_device(lab.device)), "source": lab.dataset.source, "classes": lab.dataset.classes}
     notes |= {"data_given": str(lab.data)}  # a folder's path, of which `data` keeps the name
     return notes | ({"unreadable": lab.dataset.unreadable} if lab.dataset.unreadable else {})
+
+
+def comparison_table(runs: list[Run]) -> pd.DataFrame:
+    """Original, mask, the runs' models and golden in percent, as `table` shows them, and the seconds that each took."""
+    metrics = runs[0].metrics
+    rows, seconds = {name: metrics[name] for name in ("original", "masked")}, metrics["seconds"]
+    took = {"original": seconds["train"], "masked": 0.0, "golden": seconds["golden"]}
+    for run in runs:
+        name, block = f"unlearned, {run.config.get('method')}", run.metrics
+        rows[name] = block["unlearned"]
+        took[name] = (block["seconds"]["impressions"] or 0) + (block["seconds"]["unlearn"] or 0)
+    shown = table(rows | {"golden": metrics["golden"]})
+    return shown.assign(seconds=[took[name] for name in shown.index])

@@ -21,4 +21,5 @@ from unlearn_lib.figures.impressions import (
     show_impression,
 )
 from unlearn_lib.figures.networks import plot_cost, plot_history, plot_losses, plot_responsive
+from unlearn_lib.figures.runs import result_figures, training_figures
 from unlearn_lib.figures.style import save_figure
