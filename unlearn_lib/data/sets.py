@@ -75,23 +75,6 @@ class Data:
         return (images.float() / 255 - mean) / std
 
     @property
-    def fingerprint(self) -> str:  # TEMPORARY
-        from unlearn_lib.store import digest
-
-        if not hasattr(self, "_fp"):
-            object.__setattr__(
-                self,
-                "_fp",
-                digest(
-                    *[
-                        digest(s.images if isinstance(s.images, torch.Tensor) else s.images.paths, s.labels)
-                        for s in (self.train, self.val, self.test)
-                    ]
-                ),
-            )
-        return self._fp
-
-    @property
     def unreadable(self) -> list[str]:
         """Names of the pictures that did not open and were left out, as far as it is known by now."""
         splits = (self.train, self.val, self.test)
