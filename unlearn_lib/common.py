@@ -29,6 +29,18 @@ def show_log(stream=None) -> None:
     log.propagate = False
 
 
+def read_text(path: Path, argument: str) -> str:
+    """A text file in UTF-8 or, marked as such, UTF-16, as editors write them. Raises UserError on others."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise UserError(f"{argument}: {path} is not text in UTF-8 or UTF-16; save it as one of them")
+    return text
+
+
 def progress(steps: Iterable, description: str, total: int | None = None) -> tqdm:
     """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off."""
     off = os.environ.get("UNLEARN_PROGRESS") == "0"

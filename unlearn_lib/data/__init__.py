@@ -1,6 +1,7 @@
 """Data: pictures and their classes, embedded, official, or a folder of one's own."""
 
+from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.imagenet import imagenet_classes
 from unlearn_lib.data.pictures import Pictures
-from unlearn_lib.data.sets import Data, load_data, parse_classes
-from unlearn_lib.data.sources import Split
+from unlearn_lib.data.sets import Data, data_name, load_data
+from unlearn_lib.data.splits import Split

@@ -3,14 +3,15 @@
 The classes stand in the order of their wnids, which is that of torchvision's weights.
 """
 
-import csv
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet18_Weights
 
-from unlearn_lib.common import NotFound, UserError
+from unlearn_lib.common import NotFound, UserError, read_text
+from unlearn_lib.data.folders import list_pictures
+from unlearn_lib.data.pictures import Pictures
+from unlearn_lib.data.splits import Split
 from unlearn_lib.networks import Framing
 
 WNIDS = Path(__file__).with_name("wnids.txt")
@@ -23,38 +24,44 @@ def imagenet_classes() -> tuple[list[str], list[str]]:
     return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"]), WNIDS.read_text().split()
 
 
-def imagenet_splits(folder: Path, framing: Framing | None = None) -> list[tuple[list[Path], Framing, torch.Tensor]]:
-    """Paths, framing and labels of the training pictures (none where there is no `train`) and of those in `val`.
+def read_imagenet(folder: Path, framing: Framing | None = None) -> dict:
+    """The fields of `Data`: training pictures (none where there is no `train`), and those in `val` as test pictures.
 
     val: `val/<wnid>/*.JPEG`, or flat `val/ILSVRC2012_val_*.JPEG` with one of TRUTHS beside it or in it.
-    Raises FileNotFoundError where there are no pictures, ValueError where their classes cannot be told.
+    Raises NotFound where there are no pictures, UserError where their classes cannot be told.
     """
-    _, wnids = imagenet_classes()
+    names, wnids = imagenet_classes()
     index = {wnid: i for i, wnid in enumerate(wnids)}
-    splits = []
-    for part in ("train", "val"):
+    splits, passed = {}, []
+    for split, part in (("train", "train"), ("test", "val")):
         below = folder / part
-        found = {path.name for path in below.iterdir() if path.is_dir()} & index.keys() if below.is_dir() else set()
-        paths = [p for wnid in sorted(found) for p in _pictures(below / wnid)]
-        labels = [index[path.parent.name] for path in paths]
-        if part == "val" and not paths and below.is_dir():
-            paths = _pictures(below)
-            truth = _truth(folder, wnids, len(paths)) if paths else {}
-            absent = [path.name for path in paths if path.stem not in truth]
-            if absent:
-                raise UserError(f"data: the ground truth beside {below} does not name {absent[0]}")
-            labels = [truth[path.stem] for path in paths]
-        splits.append((paths, framing or FRAMING, torch.tensor(labels, dtype=torch.int64)))
-    if not splits[1][0]:
+        entries = sorted(below.iterdir()) if below.is_dir() else []
+        folders = [path for path in entries if path.name in index and path.is_dir()]
+        found = [(path, index[place.name]) for place in folders for path in list_pictures(place, passed, folder)]
+        if part == "val" and entries and not folders:
+            found = _flat(below, passed, wnids)
+        else:
+            passed += [str(path.relative_to(folder)) for path in entries if path not in folders]
+        labels = torch.tensor([label for _, label in found], dtype=torch.int64)
+        splits[split] = Split(Pictures([path for path, _ in found], framing or FRAMING), labels)
+    if not len(splits["test"]):
         raise NotFound(
             f"data: no ImageNet at {folder}; put val/<wnid>/*.JPEG there, or val/ILSVRC2012_val_*.JPEG with "
             f"{' or '.join(TRUTHS)} beside it"
         )
-    return splits
+    passed = [name for name in passed if Path(name).name not in (*TRUTHS, "meta.mat")]
+    known = {"title": "ImageNet", "source": "ImageNet, read when needed", "flip": True}
+    return known | {"classes": names, "wnids": wnids, "passed_over": passed, **splits}
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMG_EXTENSIONS)
+def _flat(below: Path, passed: list[str], wnids: list[str]) -> list[tuple[Path, int]]:
+    """The pictures of a flat folder and their classes."""
+    paths = list_pictures(below, passed, below.parent)
+    truth = _truth(below.parent, wnids, len(paths)) if paths else {}
+    absent = [path.name for path in paths if path.stem not in truth]
+    if absent:
+        raise UserError(f"data: the ground truth beside {below} does not name {absent[0]}")
+    return [(path, truth[path.stem]) for path in paths]
 
 
 def _truth(folder: Path, wnids: list[str], count: int) -> dict[str, int]:
@@ -62,25 +69,29 @@ def _truth(folder: Path, wnids: list[str], count: int) -> dict[str, int]:
     file = next((f for name in TRUTHS for f in (folder / name, folder / "val" / name) if f.is_file()), None)
     if file is None:
         raise NotFound(f"data: {folder / 'val'} is flat; put {' or '.join(TRUTHS)} into {folder}")
-    rows = [row for row in csv.reader(file.read_text().replace(",", " ").splitlines(), delimiter=" ") if row]
+    rows = [line.replace(",", " ").split() for line in read_text(file, "data").splitlines() if line.strip()]
+    index = {wnid: i for i, wnid in enumerate(wnids)}
     if file.name == TRUTHS[2]:
         if len(rows) != count:
             raise UserError(f"data: {file} has {len(rows)} lines, for {count} pictures")
-        order = _devkit_order(folder, file)
-        return {f"ILSVRC2012_val_{i:08d}": wnids.index(order[int(row[0])]) for i, row in enumerate(rows, 1)}
-    truth = {}
-    for name, word, *_ in rows:
-        if word in wnids or (word.isdecimal() and int(word) < len(wnids)):
-            truth[Path(name).stem] = wnids.index(word) if word in wnids else int(word)
-    return truth
+        order = {number: index[wnid] for number, wnid in _devkit_order(folder, file).items() if wnid in index}
+        strange = [row[0] for row in rows if row[0] not in order]
+        if strange:
+            raise UserError(f"data: {file} has {strange[0]!r}, which is no number of a class in meta.mat")
+        return {f"ILSVRC2012_val_{i:08d}": order[row[0]] for i, row in enumerate(rows, 1)}
+    index |= {str(i): i for i in range(len(wnids))}
+    return {Path(row[0]).stem: index[row[1]] for row in rows if len(row) > 1 and row[1] in index}
 
 
-def _devkit_order(folder: Path, file: Path) -> dict[int, str]:
-    """The devkit's own numbers of the classes, which are not in the order of the wnids, from its meta.mat."""
+def _devkit_order(folder: Path, file: Path) -> dict[str, str]:
+    """The wnids by the devkit's own numbers of the classes, which are in another order, from its meta.mat."""
     from scipy.io import loadmat
 
     meta = next((m for m in (folder / "meta.mat", folder / "val" / "meta.mat") if m.is_file()), None)
     if meta is None:
         raise NotFound(f"data: {file.name} numbers the classes as the devkit does; put its meta.mat beside it")
-    synsets = loadmat(meta, squeeze_me=True)["synsets"]
-    return {int(entry["ILSVRC2012_ID"]): str(entry["WNID"]) for entry in synsets}
+    try:
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in synsets}
+    except Exception as error:  # a damaged file raises whatever its reader stumbles over
+        raise UserError(f"data: {meta} is not the devkit's meta.mat; fetch it again") from error

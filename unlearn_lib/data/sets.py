@@ -1,42 +1,41 @@
-"""Data: pictures as uint8 tensors in memory, with the words that belong to them.
+"""Data: pictures as uint8 tensors, with the class names, the normalisation and the source that belong to them.
 
-`load_data(name)` reads MNIST, CIFAR-10 or any image folder, and the two embedded sets `digits` and `shapes`.
-Forget and retain sets are made by a class mask on those tensors.
+`load_data(name)` reads MNIST, CIFAR-10, ImageNet or any image folder, and the embedded sets `digits` and `shapes`.
 """
 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
-from unlearn_lib.common import REPOSITORY, NotFound, UserError
-from unlearn_lib.data.imagenet import imagenet_classes, imagenet_splits
-from unlearn_lib.data.pictures import Pictures
-from unlearn_lib.data.sources import (
-    Split,
-    hold_out,
-    read_cifar10,
-    read_digits,
-    read_folder,
-    read_mnist,
-    read_shapes,
-    read_thousand_shapes,
-    reshape,
-)
+from unlearn_lib.common import REPOSITORY, NotFound, UserError, log
+from unlearn_lib.data import sources
+from unlearn_lib.data.classes import parse_classes
+from unlearn_lib.data.folders import read_folder
+from unlearn_lib.data.imagenet import read_imagenet
+from unlearn_lib.data.mirroring import mirrored_alike
+from unlearn_lib.data.pictures import IN_MEMORY, Pictures, some
+from unlearn_lib.data.splits import Split, hold_out, reshape
 from unlearn_lib.networks import Framing
+from unlearn_lib.store import digest
 
 NAMES = ("mnist", "cifar10", "imagenet", "digits", "shapes", "shapes1000")
 
 
 @dataclass(frozen=True)
 class Data:
-    """One data set: its three splits and the words that travel with them.
+    """One data set: its three splits and what belongs to them.
 
-    `name` goes into file names, `title` into figures, `source` says in a sentence where the pictures come from.
-    `flip` says whether a mirrored picture still shows its class. mean, std: of all values, or of each channel.
-    `wnids` are ImageNet's names of the classes, None for other sets.
+    name: goes into file names; a folder's last name, which is never one of NAMES. title: goes into figures. source:
+    says in a sentence where the pictures come from. classes: names, in the order of the labels. train, val, test:
+    pictures as they were read, at `shape` unless that would take too much memory. flip: whether training mirrors
+    pictures, a mirrored one still showing its class. mean, std: of all values in [0, 1], or of each channel. wnids:
+    ImageNet's own names of the classes, None for other sets. passed_over: what lies in the folder and is no picture
+    of a class, named as below it, folders with a slash. framing: how pictures are brought to the network, None where
+    they are taken as they are.
     """
 
     name: str
@@ -50,6 +49,8 @@ class Data:
     mean: float | tuple[float, ...] = 0.5
     std: float | tuple[float, ...] = 0.25
     wnids: list[str] | None = None
+    passed_over: list[str] | tuple[str, ...] = ()
+    framing: Framing | None = None
 
     @property
     def num_classes(self) -> int:
@@ -57,8 +58,8 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of a picture."""
-        return tuple(self.test.images.shape[1:])
+        """Channels, height, width of a picture as the network gets it."""
+        return tuple(self.framing.shape if self.framing else self.test.images.shape[1:])
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -67,7 +68,9 @@ class Data:
         return (-mean / std).min().item(), ((1 - mean) / std).max().item()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 pictures as the networks take them: float32, (value / 255 - mean) / std."""
+        """uint8 pictures as the networks take them: at `shape`, float32, (value / 255 - mean) / std."""
+        if self.framing is not None and tuple(images.shape[-3:]) != self.shape:
+            images = reshape(images, self.shape)
         mean, std = (
             value if isinstance(value, float) else torch.tensor(value, device=images.device)[:, None, None]
             for value in (self.mean, self.std)
@@ -81,93 +84,110 @@ class Data:
         late = [s.images.paths[i].name for s in splits for i in (~s.opened).nonzero().flatten().tolist()]
         return [name for split in splits for name in split.unreadable] + late
 
+    @property
+    def untested(self) -> list[int]:
+        """The classes that have no test pictures."""
+        return sorted(set(range(self.num_classes)) - set(self.test.labels.tolist()))
+
+    def choose(self, given: str | int | Iterable[str | int], argument: str = "forget") -> list[int]:
+        """Class indices as `parse_classes` reads them; the log names those without test pictures."""
+        chosen = parse_classes(given, self.classes, argument, self.wnids)
+        untested = [self.classes[i] for i in set(chosen) & set(self.untested)]
+        if untested:
+            log.warning("%s: no test pictures of %s, so nothing can be measured on them", argument, some(untested))
+        return chosen
+
+    @cached_property
+    def test_fingerprint(self) -> str:
+        """What a network sees for the test pictures, in sixteen hex digits: pictures, shape, normalisation."""
+        return digest(self.test.fingerprint, self.framing, self.shape, self.mean, self.std)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the whole data set is, in sixteen hex digits: pictures, split, classes, preprocessing.
+
+        Pictures in memory count with every value; of those on disk only names, sizes and times of change are looked at.
+        """
+        return digest(self.test_fingerprint, self.train.fingerprint, self.val.fingerprint, self.classes, self.flip)
+
+
+def data_name(given: str | Path) -> str:
+    """The name under which `load_data` loads this: itself, or the folder's last name, `folder-` before one of NAMES."""
+    path = os.path.expanduser(given)
+    if given in NAMES or not os.path.isdir(path):
+        return str(given)
+    name = Path(path).resolve().name or "root"
+    return f"folder-{name}" if name.lower() in NAMES else name
+
 
 def load_data(
-    name: str,
+    name: str | Path,
     root: str | Path | None = None,
     *,
     shape: tuple[int, int, int] | None = None,
     framing: Framing | None = None,
     seed: int = 0,
+    flip: bool | None = None,
 ) -> Data:
     """Load a data set by its name (one of NAMES), or an image folder by its path.
 
     root: where data sets lie; `$UNLEARN_DATA`, else the repository's `data/`. shape: (C, H, W) to bring the
     pictures to. framing: shape, cut and normalisation together, as pretrained weights want them. seed: of the
-    validation split (10 % of train, the same share of every class).
-    Raises ValueError on files that cannot be read as what they should be, FileNotFoundError on absent ones.
+    validation split (10 % of train, the same share of every class). flip: whether training mirrors pictures; None:
+    not digits, all others. What was left out or looks odd is said in the log.
+    Raises UserError on files that cannot be read as what they should be, NotFound on absent ones.
     """
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()
     framing = framing or (Framing(tuple(shape)) if shape else None)
-    wnids = None
-    if name == "digits":
-        title, source, classes, train, test, flip = read_digits()
-    elif name in ("shapes", "shapes1000"):
-        title, source, classes, train, test, flip = read_shapes() if name == "shapes" else read_thousand_shapes()
-    elif name == "mnist":
-        title, source, classes, train, test, flip = read_mnist(root, framing)
-    elif name == "cifar10":
-        title, source, classes, train, test, flip = read_cifar10(root, framing)
-    elif name == "imagenet":
-        title, source, flip = "ImageNet", "ImageNet, read when needed", True
-        classes, wnids = imagenet_classes()
-        train, test = (Split(Pictures(*part), labels) for *part, labels in imagenet_splits(root / "ImageNet", framing))
-    elif Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser().resolve()
-        name = title = folder.name
-        source, flip = f"the image folder {folder.name}", True
-        classes, train, test = read_folder(folder, framing)
-    else:
-        raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
+    known, name = _read(name, root, framing), data_name(name)
+    if flip is not None:
+        known["flip"] = flip
+    train, test = known["train"], known["test"]
     for split in (train, test):
-        if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(classes):
-            raise UserError(f"data: {name} has labels outside 0 to {len(classes) - 1}")
+        if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(known["classes"]):
+            raise UserError(f"data: {name} has labels outside 0 to {len(known['classes']) - 1}")
+    if not len(test):
+        raise UserError(f"data: {name} has no test pictures; at least two pictures of some class are needed")
     if framing is not None and tuple(test.images.shape[1:]) != framing.shape:
-        source += f", brought to {framing.shape[1]}x{framing.shape[2]}" + (" grey" if framing.shape[0] == 1 else "")
-        train, test = (replace(split, images=reshape(split.images, framing.shape)) for split in (train, test))
-    unreadable = train.unreadable
-    train, val = hold_out(train, 0.1, seed)
-    normal = {"mean": 0.13, "std": 0.31} if name in ("mnist", "digits") else {}  # mostly black pictures
+        grey = " grey" if framing.shape[0] == 1 else ""
+        known["source"] += f", brought to {framing.shape[1]}x{framing.shape[2]}{grey}"
+        if (len(train) + len(test)) * torch.Size(framing.shape).numel() <= IN_MEMORY:
+            train, test = (replace(split, images=reshape(split.images, framing.shape)) for split in (train, test))
     if framing is not None and framing.mean is not None:
-        normal = {"mean": framing.mean, "std": framing.std}
-    train = replace(train, unreadable=unreadable)
-    return Data(name, title, source, list(classes), train, val, test, flip, **normal, wnids=wnids)
+        known |= {"mean": framing.mean, "std": framing.std}
+    learned, val = hold_out(train, 0.1, seed)
+    known |= {"train": replace(learned, unreadable=train.unreadable), "val": val, "test": test, "framing": framing}
+    data = Data(name=name, **known)
+    _tell(data)
+    return data
 
 
-def parse_classes(
-    given: str | int | Iterable[str | int],
-    classes: list[str],
-    argument: str = "forget",
-    wnids: list[str] | None = None,
-) -> list[int]:
-    """Class indices, sorted, from exact names, indices, ranges such as `0-49`, wnids and files, read in that order.
+def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
+    """The fields of `Data` that the reader of this name knows."""
+    if name in ("digits", "shapes", "shapes1000"):
+        readers = {"digits": sources.read_digits, "shapes": sources.read_shapes}
+        return readers.get(name, sources.read_thousand_shapes)()
+    if name in ("mnist", "cifar10"):
+        return (sources.read_mnist if name == "mnist" else sources.read_cifar10)(root, framing)
+    if name == "imagenet":
+        return read_imagenet(root / "ImageNet", framing)
+    if not os.path.isdir(os.path.expanduser(name)):
+        raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
+    title = data_name(name)
+    known = {"title": title, "source": f"the image folder {title}", "flip": True}
+    return known | read_folder(Path(name).expanduser().resolve(), framing)
 
-    Where all class names are digits they are read as indices. A file holds one such word a line.
-    Raises ValueError on anything else, and on a name that several classes have.
-    """
-    by_index = all(name.isdigit() for name in classes)
-    chosen = set()
-    for word in map(str, [given] if isinstance(given, str | int) else given):
-        first, dash, last = word.partition("-")
-        if word in classes and not by_index:
-            same = [i for i, name in enumerate(classes) if name == word]
-            if len(same) > 1:
-                raise UserError(f"{argument}: {word!r} is the name of the classes {same}; give the index")
-            chosen.add(same[0])
-        elif word.isdecimal() and int(word) < len(classes):
-            chosen.add(int(word))
-        elif dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last) < len(classes):
-            chosen.update(range(int(first), int(last) + 1))
-        elif word in (wnids or []):
-            chosen.add(wnids.index(word))
-        elif word and Path(word).expanduser().is_file():
-            lines = Path(word).expanduser().read_text().splitlines()
-            words = [line.strip() for line in lines if line.strip()]
-            chosen.update(parse_classes(words, classes, argument, wnids))
-        else:
-            names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-            raise UserError(
-                f"{argument}: no class {word!r}; a name ({names}), an index from 0 to {len(classes) - 1}, "
-                f"a range such as 0-1{', a wnid' if wnids else ''} or a file with one of them a line is accepted"
-            )
-    return sorted(chosen)
+
+def _tell(data: Data) -> None:
+    """Say in the log what was left out, and what of the pictures looks odd."""
+    if data.unreadable:
+        log.warning("%s: pictures that do not open are left out: %s", data.name, some(data.unreadable))
+    if data.passed_over:
+        log.warning("%s: what is no picture of a class is passed over: %s", data.name, some(data.passed_over))
+    if data.untested:
+        names = some([data.classes[i] for i in data.untested])
+        log.warning("%s: classes without test pictures, of which nothing can be measured: %s", data.name, names)
+    if data.flip and not isinstance(data.train.images, Pictures):
+        for one, other in mirrored_alike(data.train, data.num_classes):
+            names = (data.classes[one], data.classes[other])
+            log.warning("%s: mirrored pictures of %s look like %s; load them with flip=False", data.name, *names)

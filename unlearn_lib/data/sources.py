@@ -1,76 +1,24 @@
-"""Readers: each gives a data set's title, source in words, classes, training and test pictures, and whether a mirrored
-picture still shows its class.
+"""Readers of the known data sets: each gives the fields of `Data` that it knows, validation pictures still in `train`.
 
 Official files are read by torchvision, or checked here (MNIST's IDX files); where they are absent an image folder is.
 """
 
 import gzip
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
-from torch.nn.functional import interpolate
 
 from unlearn_lib.common import NotFound, UserError
-from unlearn_lib.data.pictures import Pictures, find_pictures, first_framing, read_pictures
+from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.shapes import SHAPE_CLASSES, draw_shapes
+from unlearn_lib.data.splits import Split, hold_out, reshape
 from unlearn_lib.networks import Framing
 
-
-@dataclass(frozen=True)
-class Split:
-    """Pictures uint8 [N, C, H, W], in memory or on disk, and their labels int64 [N].
-
-    unreadable: names of pictures that belong here and did not open.
-    """
-
-    images: torch.Tensor | Pictures
-    labels: torch.Tensor
-    unreadable: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def only(self, classes: Collection[int]) -> "Split":
-        """The pictures of these classes, by a mask."""
-        return self.take(torch.isin(self.labels, torch.tensor(sorted(classes), dtype=torch.int64)))
-
-    def without(self, classes: Collection[int]) -> "Split":
-        """The pictures of all other classes, by a mask."""
-        return self.take(~torch.isin(self.labels, torch.tensor(sorted(classes), dtype=torch.int64)))
-
-    def take(self, index: torch.Tensor) -> "Split":
-        """The pictures at `index` (positions or a boolean mask)."""
-        images = self.images.take(index) if isinstance(self.images, Pictures) else self.images[index]
-        return Split(images, self.labels[index])
-
-    def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decoded pictures and labels at `index`; those on disk that do not open are left out."""
-        images, labels = self.images[index], self.labels[index]
-        if isinstance(self.images, Pictures):
-            good = self.opened[index]
-            images, labels = images[good], labels[good]
-        return images, labels
-
-    @property
-    def opened(self) -> torch.Tensor:
-        """bool [N]: False for a picture on disk of which it is known that it does not open."""
-        on_disk = isinstance(self.images, Pictures)
-        return self.images.opened if on_disk else torch.ones(len(self), dtype=torch.bool)
-
-
-def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Split in two, `share` of every class going to the second; the same seed, the same pictures."""
-    generator = torch.Generator().manual_seed(seed)
-    held = torch.zeros(len(split), dtype=torch.bool)
-    for label in split.labels.unique():
-        members = (split.labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator)
-        held[members[order[: round(share * len(members))]]] = True
-    return split.take(~held), split.take(held)
+DIGITS = [str(i) for i in range(10)]
+DARK = {"flip": False, "mean": 0.13, "std": 0.31}  # mostly black pictures, of which mirrored ones are others
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -90,37 +38,40 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()
 
 
-def read_digits():
+def read_digits() -> dict:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     small = torch.from_numpy(bunch.images / 16 * 255).round().to(torch.uint8)[:, None]
     whole = Split(reshape(small, (1, 28, 28)), torch.from_numpy(bunch.target).long())
+    train, test = hold_out(whole, 0.2, seed=0)
     source = "digits, scikit-learn's 1,797 real handwritten digits, enlarged from 8x8 to 28x28"
-    return "digits", source, [str(i) for i in range(10)], *hold_out(whole, 0.2, seed=0), False
+    return {"title": "digits", "source": source, "classes": DIGITS, "train": train, "test": test} | DARK
 
 
-def read_shapes():
+def read_shapes() -> dict:
     train, test = Split(*draw_shapes(600, seed=1)), Split(*draw_shapes(200, seed=2))
-    return "shapes", "shapes, 8,000 pictures of ten figures drawn by this project", SHAPE_CLASSES, train, test, True
+    source = "shapes, 8,000 pictures of ten figures drawn by this project"
+    return {"title": "shapes", "source": source, "classes": SHAPE_CLASSES, "train": train, "test": test, "flip": True}
 
 
-def read_thousand_shapes():
-    """Four of the figures, few enough of each for a large network to learn in half a minute."""
+def read_thousand_shapes() -> dict:
+    """Four of the figures, little enough of each for a large network to learn in half a minute."""
     classes = ["square", "cross", "star", "ring"]  # in the order of all ten
-    own = torch.tensor([SHAPE_CLASSES.index(name) for name in classes])
-    splits = []
-    for count, seed in ((200, 1), (50, 2)):
-        part = Split(*draw_shapes(count, seed=seed)).only(own.tolist())
-        splits.append(replace(part, labels=torch.searchsorted(own, part.labels)))
-    return "1,000 shapes", "shapes1000, 1,000 pictures of four figures drawn by this project", classes, *splits, True
+    chosen = torch.tensor([SHAPE_CLASSES.index(name) for name in classes])
+    splits = {}
+    for part, count, seed in (("train", 200, 1), ("test", 50, 2)):
+        drawn = Split(*draw_shapes(count, seed=seed)).only(chosen.tolist())
+        splits[part] = replace(drawn, labels=torch.searchsorted(chosen, drawn.labels))
+    source = "shapes1000, 1,000 pictures of four figures drawn by this project"
+    return {"title": "1,000 shapes", "source": source, "classes": classes, **splits, "flip": True}
 
 
-def read_mnist(root: Path, framing: Framing | None):
-    folder, classes = root / "MNIST", [str(i) for i in range(10)]
+def read_mnist(root: Path, framing: Framing | None) -> dict:
+    folder = root / "MNIST"
     files = _mnist_files(folder)
     if files is None and (folder / "train").is_dir():
-        return "MNIST", "MNIST, read from an image folder", *read_folder(folder, framing), False
+        return {"title": "MNIST", "source": "MNIST, read from an image folder"} | DARK | read_folder(folder, framing)
     if files is None:
         try:
             torchvision.datasets.MNIST(root, download=True)
@@ -130,16 +81,17 @@ def read_mnist(root: Path, framing: Framing | None):
                 "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz there"
             ) from error
         files = _mnist_files(folder)
-    splits = []
-    for part in ("train", "t10k"):
-        images, labels = read_idx(files[part, "images"]), read_idx(files[part, "labels"])
+    splits = {}
+    for part, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = read_idx(files[prefix, "images"]), read_idx(files[prefix, "labels"])
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
             raise UserError(
-                f"data: {files[part, 'images']} {images.shape} and {files[part, 'labels']} {labels.shape} "
+                f"data: {files[prefix, 'images']} {images.shape} and {files[prefix, 'labels']} {labels.shape} "
                 "do not belong together"
             )
-        splits.append(Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long()))
-    return "MNIST", "MNIST, the original 70,000 handwritten digits", classes, *splits, False
+        splits[part] = Split(torch.from_numpy(images)[:, None], torch.from_numpy(labels).long())
+    source = "MNIST, the original 70,000 handwritten digits"
+    return {"title": "MNIST", "source": source, "classes": DIGITS, **splits} | DARK
 
 
 def _mnist_files(folder: Path) -> dict | None:
@@ -154,11 +106,11 @@ def _mnist_files(folder: Path) -> dict | None:
     return found if len(found) == 4 else None
 
 
-def read_cifar10(root: Path, framing: Framing | None):
+def read_cifar10(root: Path, framing: Framing | None) -> dict:
     official, folder = root / "cifar-10-batches-py", root / "CIFAR10"
+    known = {"title": "CIFAR-10", "flip": True}
     if not official.is_dir() and folder.is_dir():
-        classes, train, test = read_folder(folder, framing)
-        return "CIFAR-10", "CIFAR-10, read from an image folder", classes, train, test, True
+        return known | {"source": "CIFAR-10, read from an image folder"} | read_folder(folder, framing)
     try:
         parts = [
             torchvision.datasets.CIFAR10(root, train=train, download=not official.is_dir()) for train in (True, False)
@@ -168,42 +120,6 @@ def read_cifar10(root: Path, framing: Framing | None):
             f"data: no sound CIFAR-10 at {root} and none could be downloaded; put the official cifar-10-batches-py "
             "there, or an image folder CIFAR10/{train,test}/<class>/"
         ) from error
-    splits = (Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts)
-    return "CIFAR-10", "CIFAR-10, the official 60,000 pictures", parts[0].classes, *splits, True
-
-
-def read_folder(folder: Path, framing: Framing | None) -> tuple[list[str], Split, Split]:
-    """Read `{train,test or val}/<class>/*`, or `<class>/*` split 80/20 per class; a class is a folder's name."""
-    train_folder = folder / "train"
-    test_folder = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
-    if train_folder.is_dir() and test_folder is None:
-        raise UserError(f"data: {folder} has a folder train, but neither test nor val beside it")
-    parts = [train_folder, test_folder] if train_folder.is_dir() else [test_folder or folder]
-    classes = sorted(p.name for p in parts[0].iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = [find_pictures(part, classes) for part in parts]
-    framing = framing or first_framing(found[0][0])
-    splits = []
-    for part, (paths, labels) in zip(parts, found, strict=True):
-        images, kept, unreadable = read_pictures(paths, framing, part.name)
-        lost = set(labels.tolist()) - set(labels[kept].tolist())
-        if lost:
-            raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
-        splits.append(Split(images, labels[kept], tuple(unreadable)))
-    if len(splits) == 1:
-        train, test = hold_out(splits[0], 0.2, seed=0)
-        splits = [replace(train, unreadable=splits[0].unreadable), test]
-    return classes, *splits
-
-
-def reshape(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """uint8 pictures at another size, grey made colour or colour grey, in chunks."""
-    result = torch.empty(len(images), *shape, dtype=torch.uint8)
-    grey = torch.tensor([0.299, 0.587, 0.114])[:, None, None]
-    for start in range(0, len(images), 4096):
-        chunk = images[start : start + 4096].float()
-        if chunk.shape[1] == 3 and shape[0] == 1:
-            chunk = (chunk * grey).sum(1, keepdim=True)
-        if chunk.shape[-2:] != tuple(shape[1:]):
-            chunk = interpolate(chunk, shape[1:], mode="bilinear", antialias=True, align_corners=False)
-        result[start : start + 4096] = chunk.round().clamp(0, 255).to(torch.uint8)  # grey spreads over channels
-    return result
+    splits = [Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts]
+    known |= {"source": "CIFAR-10, the official 60,000 pictures", "classes": parts[0].classes}
+    return known | {"train": splits[0], "test": splits[1]}
