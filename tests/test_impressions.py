@@ -87,6 +87,21 @@ def test_the_published_recipe_ends_at_the_start_plus_100_signs_of_the_weights(mo
     assert torch.isclose(made.x, end, atol=0.1).float().mean() > 0.99
 
 
+def test_what_no_logit_depends_on_is_drawn_to_zero(model):
+    """The squared norm in the objective, seen where nothing else pulls."""
+    with torch.no_grad():
+        model.fc2.weight[:, :20] = 0
+    start, end = (make_impressions(model, "fc2", samples=3, steps=steps).x[:, :20] for steps in (0, 100))
+    assert start.max() > 1
+    assert end.abs().max() < 0.05
+
+
+def test_confidence_stops_where_the_smoothed_labels_are_met(model):
+    for layer in ("fc2", "fc3"):
+        made = make_impressions(model, layer, samples=10)
+        assert 0.93 < diagnose(model, made)["confidence"].mean() < 0.97
+
+
 def test_in_chunks_they_come_out_as_in_one_batch(model):
     whole, parts = (make_impressions(model, "fc2", samples=3, steps=20, memory=m) for m in (2**29, 2**13))
     assert torch.allclose(whole.x, parts.x, atol=1e-4)

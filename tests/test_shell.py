@@ -29,9 +29,17 @@ def shell(tmp_path, capsys):
     return call
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """A runs folder with one LeNet5, trained from the shell."""
+    root = tmp_path_factory.mktemp("original")
+    assert main(["train", *LENET, "--epochs", "6", "--runs-root", str(root)]) == 0
+    return root
+
+
 @pytest.fixture
-def trained(shell):
-    assert shell("train", *LENET, "--epochs", "6")[0] == 0
+def trained(shell, original, tmp_path):
+    shutil.copytree(original, tmp_path / "runs")
     return shell
 
 

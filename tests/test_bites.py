@@ -1,0 +1,143 @@
+"""Training and runs, by what a reader would check by hand: what is looked at, what is shown, what a seed does."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, open_run
+from unlearn_lib.networks import write_run
+
+
+class Untouchable:
+    """Pictures that are there and may not be looked at."""
+
+    def __init__(self, pictures):
+        self.shape = pictures.shape
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the test pictures were asked for {name}")
+
+    def __getitem__(self, index):
+        raise AssertionError("the test pictures were looked at")
+
+
+@pytest.fixture
+def little(digits):
+    """The first 100 training digits."""
+    return dataclasses.replace(digits, train=digits.train.take(torch.arange(100)))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def trained(data, **arguments):
+    model = make_model("lenet5", 10)
+    history = fit(model, data, **{"epochs": 3} | arguments)
+    return weights(model), history
+
+
+@pytest.mark.parametrize("forget", [(), (3,)])
+def test_training_and_the_choice_of_its_best_epoch_look_at_no_test_picture(little, forget):
+    poisoned = dataclasses.replace(little, test=Split(Untouchable(little.test.images), little.test.labels))
+    assert torch.equal(trained(poisoned, forget=forget)[0], trained(little, forget=forget)[0])
+
+
+def test_golden_is_not_chosen_by_validation_pictures_of_the_forget_classes(little):
+    images = little.val.images.clone()
+    images[little.val.labels == 3] = 255
+    poisoned = dataclasses.replace(little, val=Split(images, little.val.labels))
+    assert trained(poisoned, forget=[3])[1] == trained(little, forget=[3])[1]
+    assert trained(poisoned)[1] != trained(little)[1]
+
+
+class Watcher(nn.Module):
+    """A linear network that remembers the pictures it was trained on."""
+
+    def __init__(self, inputs):
+        super().__init__()
+        self.linear, self.seen = nn.Linear(inputs, 10), []
+
+    def forward(self, x):
+        if self.training:
+            self.seen.extend(x.clone())
+        return self.linear(x.flatten(1))
+
+
+def shown(data, epochs):
+    """All pictures that training shows to a network."""
+    watcher = Watcher(data.test.images[0].numel())
+    fit(watcher, data, epochs=epochs)
+    return torch.stack(watcher.seen)
+
+
+def test_pictures_that_keep_their_class_are_shown_mirrored_and_moved_by_up_to_two_pixels(digits):
+    one = digits.train.take(torch.zeros(8, dtype=torch.int64))
+    data = dataclasses.replace(digits, train=one, flip=True)
+    seen = shown(data, epochs=60)
+    padded = F.pad(digits.normalise(one.images[:1]), (2, 2, 2, 2), mode="replicate")[0]
+    places = [(m, y, x) for m in (False, True) for y in range(5) for x in range(5)]
+    versions = [(padded.flip(-1) if m else padded)[:, y : y + 28, x : x + 28] for m, y, x in places]
+    same = torch.stack([(seen == version).flatten(1).all(1) for version in versions])
+    found = [place for place, times in zip(places, same.sum(1).tolist(), strict=True) if times]
+    assert same.any(0).all()
+    assert {m for m, _, _ in found} == {False, True}
+    assert {y for _, y, _ in found} == {x for _, _, x in found} == set(range(5))
+
+
+def test_pictures_that_would_change_their_class_are_shown_as_they_are(little):
+    seen = shown(little, epochs=1)
+    expected = little.normalise(little.train.images)
+    assert sorted(seen.flatten(1).sum(1).tolist()) == pytest.approx(sorted(expected.flatten(1).sum(1).tolist()))
+    assert (seen[:, None] == expected).flatten(2).all(2).any(1).all()
+
+
+def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearning(tmp_path):
+    def lab(seed):
+        return Experiment("lenet5", "digits", [1, 2], seed=seed, train_epochs=1, runs_root=tmp_path)
+
+    three = lab(3)
+    original = three.train()
+    model = original.load_model()
+    model.input_range = three.dataset.pixel_range
+    expected = make_model("lenet5", 10, seed=3)
+    fit(expected, three.dataset, seed=3, **{name: original.config[name] for name in ("epochs", "lr", "batch_size")})
+    assert torch.equal(weights(model), weights(expected))
+
+    head = find_head(model)
+    made = three.impressions(head, samples=5)
+    assert torch.equal(made.x, make_impressions(model, head, samples=5, seed=3).x)
+    assert not torch.equal(made.x, make_impressions(model, head, samples=5, seed=0).x)
+
+    run = three.unlearn("distill", samples=5, epochs=2, batch_size=7)
+    numbers = {name: run.config[name] for name in ("lr", "epochs", "batch_size")}
+    same, other = (
+        ZeroShotUnlearner(model, made, [1, 2], method="distill", seed=seed, **numbers).unlearn()[0] for seed in (3, 0)
+    )
+    assert torch.equal(weights(run.load_model()), weights(same))
+    assert not torch.equal(weights(same), weights(other))
+
+
+def test_who_reads_a_run_while_it_is_written_anew_always_finds_one(tmp_path):
+    model, over, found = make_model("lenet5", 10), threading.Event(), []
+    write_run(tmp_path, "lenet5-digits-s0", {"count": 0}, model, {}, {})
+
+    def read():
+        while not over.is_set():
+            try:
+                found.append(open_run(tmp_path, "lenet5-digits-s0").config["count"])
+            except Exception as error:
+                found.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for count in range(1, 21):
+        write_run(tmp_path, "lenet5-digits-s0", {"count": count}, model, {}, {})
+    over.set()
+    reader.join()
+    assert not [what for what in found if isinstance(what, Exception)]
+    assert found == sorted(found)
