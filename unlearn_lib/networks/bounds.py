@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.networks.splitting import find_cut, operation
-from unlearn_lib.networks.tracing import contents
+from unlearn_lib.networks.tracing import asks_size
 
 Interval = tuple[float, float]
 ANY: Interval = (-torch.inf, torch.inf)
@@ -16,7 +16,7 @@ ANY: Interval = (-torch.inf, torch.inf)
 SAME = set(
     "view viewas reshape reshapeas flatten unflatten permute transpose movedim t squeeze unsqueeze contiguous clone "
     "detach to float half double expand expandas repeat roll flip getitem chunk split unbind narrow select identity "
-    "upsample maxpool1d maxpool2d maxpool3d adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d adaptiveavgpool1d "
+    "maxpool1d maxpool2d maxpool3d adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d adaptiveavgpool1d "
     "adaptiveavgpool2d adaptiveavgpool3d mean amax amin pixelshuffle pixelunshuffle channelshuffle".split()
 )
 JOINED = {"cat", "concat", "stack", "max", "min", "maximum", "minimum"}  # the hull of all inputs
@@ -47,14 +47,14 @@ def bounds_of(model: nn.Module, layer: str) -> Interval:
     Pixels have the range that `model.input_range` tells. Raises UserError where `split` does.
     """
     traced, _, crossing = find_cut(model, layer)
-    pictures, found = contents(traced.graph), {}
+    found: dict[fx.Node, Interval] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             found[node] = tuple(map(float, getattr(model, "input_range", ANY)))
         elif _changed_under_way(node, traced):
             found[node] = ANY
         else:
-            found[node] = _after(node, traced, found, pictures)
+            found[node] = _after(node, traced, found)
     return found[crossing]
 
 
@@ -63,17 +63,19 @@ def behind_relu(model: nn.Module, layer: str) -> bool:
     return bounds_of(model, layer)[0] >= 0
 
 
-def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval], pictures: set[fx.Node]) -> Interval:
+def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]) -> Interval:
     """The interval of one node, those before it being known."""
     if node.op == "get_attr":
         return _ends(operator.attrgetter(node.target)(traced))
     name, sources = operation(node, traced), [found[n] for n in node.all_input_nodes]
     if not sources or node.op == "output":
         return ANY
+    if name in ("mul", "imul") and any(_sigmoid_of(n, traced) in node.all_input_nodes for n in node.all_input_nodes):
+        name = "silu"
     if name in ARITHMETIC:
         return _arithmetic(ARITHMETIC[name], node, found)
-    if node not in pictures:
-        return (0.0, torch.inf) if name in ("size", "shape", "numel", "len") else ANY
+    if asks_size(node):
+        return 0.0, torch.inf
     low, high = sources[0]
     if name in RISING:
         return _through(node, traced, low, high)
@@ -136,6 +138,11 @@ def _ends(value: object) -> Interval:
 
 def _hull(intervals: list[Interval]) -> Interval:
     return min(low for low, _ in intervals), max(high for _, high in intervals)
+
+
+def _sigmoid_of(node: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
+    """What a node is the sigmoid of: the product of both is a SiLU, written out."""
+    return node.all_input_nodes[0] if operation(node, traced) == "sigmoid" else None
 
 
 def _training(node: fx.Node, traced: fx.GraphModule) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.tracing import contents, dry_run, plain, trace, values, varies
+from unlearn_lib.networks.tracing import asks_size, contents, dry_run, plain, trace, values, varies
 
 REFORMERS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
 
@@ -71,9 +71,10 @@ def _tail(model: nn.Module, traced: fx.GraphModule, at: int, crossing: fx.Node) 
     def copied(node: fx.Node):
         nonlocal found
         if node not in copies:
-            if node in before and node.op != "get_attr":
+            past = node in before or (asks_size(node) and node.all_input_nodes[0] in before - {crossing})
+            if past and node.op != "get_attr":
                 found = found or values(plain(model), traced.graph)
-            if node in before and node.op != "get_attr" and not isinstance(found[0][node], torch.Tensor):
+            if past and node.op != "get_attr" and not isinstance(found[0][node], torch.Tensor):
                 copies[node] = _stand_in(node, crossing, found, x)
             else:
                 copies[node] = graph.node_copy(node, copied)
@@ -158,14 +159,20 @@ def _linear_layer(node: fx.Node) -> str | None:
 
 
 def operation(node: fx.Node, traced: nn.Module) -> str:
-    """What PyTorch calls an operation, without underscores and capitals: `relu` for nn.ReLU, F.relu and x.relu_()."""
+    """What PyTorch calls an operation, without underscores and capitals: `relu` for nn.ReLU, F.relu and x.relu_().
+
+    Empty for others' modules and functions, and for modules whose hooks may do anything.
+    """
     what = node.target
     if node.op == "call_module":
-        what = type(traced.get_submodule(node.target))
-        what = what if what.__module__.startswith("torch.nn") else ""
+        part = traced.get_submodule(node.target)
+        what = "" if part._forward_hooks or part._forward_pre_hooks else type(part)
     elif what is getattr:
         what = node.args[1]
-    return (what if isinstance(what, str) else getattr(what, "__name__", "")).replace("_", "").lower()
+    if not isinstance(what, str):
+        known = (what.__module__ or "torch").startswith(("torch", "_operator", "builtins"))
+        what = what.__name__ if known else ""
+    return what.replace("_", "").lower()
 
 
 def _first_nodes(model: nn.Module, graph: fx.Graph) -> dict[str, int]:
@@ -185,7 +192,8 @@ def _first_nodes(model: nn.Module, graph: fx.Graph) -> dict[str, int]:
 def _crossing(nodes: list[fx.Node], at: int, pictures: set[fx.Node]) -> set[fx.Node]:
     """The values of the pictures made before position `at` and used from there on: tensors, or tuples of them."""
     before = pictures.intersection(nodes[:at])
-    crossing = {source for node in nodes[at:] for source in node.all_input_nodes if source in before}
+    users = [node for node in nodes[at:] if not asks_size(node)]
+    crossing = {source for node in users for source in node.all_input_nodes if source in before}
     several = {user for node in crossing for user in node.users if _takes_part(user)}
     return crossing | several
 

@@ -74,11 +74,17 @@ def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int 
             return run(probe(model, batch))
 
 
+def asks_size(node: fx.Node) -> bool:
+    """Whether a node takes no more than the size, the type or the device of what it is given."""
+    what = node.args[1] if node.target is getattr else node.target
+    return node.target is len or (node.op in ("call_method", "call_function") and what in SIZES)
+
+
 def contents(graph: fx.Graph) -> set[fx.Node]:
     """The nodes whose values depend on what is in the pictures, and not on their sizes alone."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or (not _asks_size(node) and not found.isdisjoint(node.all_input_nodes)):
+        if node.op == "placeholder" or (not asks_size(node) and not found.isdisjoint(node.all_input_nodes)):
             found.add(node)
     return found
 
@@ -94,11 +100,6 @@ def varies(node: fx.Node, found: tuple[dict, dict]) -> bool:
         return True
     sizes = [n for n in node.all_input_nodes if not isinstance(found[0][n], torch.Tensor)]
     return node.target is not getitem and any(varies(n, found) for n in sizes)
-
-
-def _asks_size(node: fx.Node) -> bool:
-    what = node.args[1] if node.target is getattr else node.target
-    return node.target is len or (node.op in ("call_method", "call_function") and what in SIZES)
 
 
 class _Tracer(fx.Tracer):
@@ -197,7 +198,7 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
 
 
 def _no_tensor(model: nn.Module, kind: object) -> str:
-    kind = getattr(kind, "__name__", kind)
+    kind = getattr(kind, "__name__", str(kind)).removeprefix("immutable_")  # as torch.fx has dicts and lists
     return f"model: {type(model).__name__} returns a {kind}; one that returns its logits, a tensor [N, K], is accepted"
 
 
