@@ -1,5 +1,6 @@
 """Networks: where they come from, their weights, and how they are cut into body and tail."""
 
+from unlearn_lib.networks.bounds import behind_relu, bounds_of
 from unlearn_lib.networks.runs import (
     Run,
     check_run,
@@ -12,6 +13,6 @@ from unlearn_lib.networks.runs import (
     runs_root,
     write_run,
 )
-from unlearn_lib.networks.splitting import at_pixels, behind_relu, find_head, layer_shape, split, splittable_layers
+from unlearn_lib.networks.splitting import at_pixels, find_head, layer_shape, split, splittable_layers
 from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, outputs_of, read_weights
 from unlearn_lib.networks.zoo import Framing, KarpathyNet, LeNet5, make_model

@@ -1,0 +1,217 @@
+"""A network as the graph of its operations (torch.fx), and what in that graph is a size and not a picture's content.
+
+Beyond plain `symbolic_trace`: the first argument alone is traced, the others keep their defaults; a part that cannot
+be traced stays whole, as a module of PyTorch's does; questions about sizes that no batch changes get their answer;
+hooks are traced along; `len` is recorded. A network that cannot be traced at all is cut before its head by a hook.
+"""
+
+import builtins
+import copy
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from operator import getitem
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from unlearn_lib.common import UserError, device_of
+
+SIZES = {"size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "is_floating_point"}
+UNTIL = "_until_head"  # the module that stands for all that comes before the head of an untraceable network
+_lock = threading.RLock()  # torch.fx patches nn.Module itself while it traces
+
+
+def trace(model: nn.Module) -> fx.GraphModule:
+    """The model's graph; the model is put into eval mode. Raises UserError where there is no such graph."""
+    model = plain(model).eval()
+    with _lock, _recorded_len():
+        attributes = set(vars(model))
+        try:
+            traced = fx.GraphModule(model, _Tracer().trace(model))
+        except Exception as error:  # what is traced is anybody's code
+            return _until_head(model, error)
+        finally:
+            for name in set(vars(model)) - attributes:  # constants that torch.fx leaves behind
+                delattr(model, name)
+    answer = next(iter(reversed(traced.graph.nodes))).args[0]
+    if not isinstance(answer, fx.Node) or (answer.op == "call_function" and isinstance(answer.target, type)):
+        raise UserError(_no_tensor(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
+    return traced
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The network itself, out of torch.compile's wrapper. Raises UserError for wrappers that hide it."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("model: a scripted network given; the nn.Module that was scripted is accepted")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(f"model: a {type(model).__name__} given; the network in it, its .module, is accepted")
+    return getattr(model, "_orig_mod", model)
+
+
+def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
+    """Pictures of zeros, of the type and on the device of the model's parameters; two, which nothing squeezes away.
+
+    Raises UserError where the model does not tell the shape of a picture.
+    """
+    if not hasattr(model, "input_shape"):
+        name = type(model).__name__
+        raise UserError(f"model: {name} does not tell what it takes; set its input_shape = (channels, height, width)")
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return torch.zeros(batch, *model.input_shape, dtype=dtype, device=device_of(model))
+
+
+def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
+    """`run` of a probe, by shapes alone where all its parts know how; without gradients."""
+    with torch.no_grad():
+        try:
+            with FakeTensorMode(allow_non_fake_inputs=True):
+                return run(probe(model, batch))
+        except UserError:
+            raise
+        except Exception:  # a part that wants real numbers; what is wrong with the network shows again
+            return run(probe(model, batch))
+
+
+def asks_size(node: fx.Node) -> bool:
+    """Whether a node takes no more than the size, the type or the device of what it is given."""
+    what = node.args[1] if node.target is getattr else node.target
+    return node.target is len or (node.op in ("call_method", "call_function") and what in SIZES)
+
+
+def contents(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes whose values depend on what is in the pictures, and not on their sizes alone."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or (not asks_size(node) and not found.isdisjoint(node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def values(model: nn.Module, graph: fx.Graph) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
+    """What the nodes hold in batches of two and of three pictures."""
+    return tuple(dry_run(lambda x: _Recorder(model, graph).follow(x), model, batch) for batch in (2, 3))
+
+
+def varies(node: fx.Node, found: tuple[dict, dict]) -> bool:
+    """Whether a size may be another in another batch: it is so in batches of two and three, or comes from one such."""
+    if found[0][node] != found[1][node]:
+        return True
+    sizes = [n for n in node.all_input_nodes if not isinstance(found[0][n], torch.Tensor)]
+    return node.target is not getitem and any(varies(n, found) for n in sizes)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self):
+        super().__init__()
+        self.thread = threading.get_ident()
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        hooked = self.root._forward_hooks or self.root._forward_pre_hooks
+        picture = self.create_proxy("placeholder", "x", (), {})
+        return (lambda model, x: model._call_impl(x)) if hooked else root_fn, [self.root, picture]
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return isinstance(m, torch.jit.ScriptModule) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self.thread:  # another thread's forward pass
+            return forward(*args, **kwargs)
+        length, stack = len(self.graph.nodes), copy.copy(self.module_stack)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:  # its own code cannot be traced: it stays whole
+            for node in reversed(list(self.graph.nodes)[length:]):
+                self.graph.erase_node(node)
+            self.module_stack = stack
+            return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
+
+    def create_arg(self, a):
+        if isinstance(a, torch.Tensor) and a.grad_fn is not None:  # as weight_norm's hook makes one
+            raise fx.proxy.TraceError("a tensor made from parameters would be frozen")
+        return super().create_arg(a)
+
+    def to_bool(self, obj):
+        node = obj.node
+        if node not in contents(self.graph) and hasattr(self.root, "input_shape"):
+            found = values(self.root, self.graph)
+            if not varies(node, found):
+                return bool(found[0][node])
+        return super().to_bool(obj)
+
+
+class _Recorder(fx.Interpreter):
+    def __init__(self, model: nn.Module, graph: fx.Graph):
+        super().__init__(model, graph=graph)
+        self.found: dict[fx.Node, object] = {}
+
+    def run_node(self, n: fx.Node):
+        self.found[n] = super().run_node(n)
+        return self.found[n]
+
+    def follow(self, x: torch.Tensor) -> dict[fx.Node, object]:
+        self.run(x)
+        return self.found
+
+
+class UntilHead(nn.Module):
+    """All of a network before its head: what enters the head, caught by a hook."""
+
+    def __init__(self, model: nn.Module, head: str):
+        super().__init__()
+        self.model, self.head = model, head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        caught: list[torch.Tensor] = []
+        hook = self.model.get_submodule(self.head).register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+        try:
+            self.model(x)
+        finally:
+            hook.remove()
+        return caught[-1]
+
+
+@torch.no_grad()
+def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
+    """The graph of two nodes, `UntilHead` and head, of a network that cannot be traced but ends in a linear layer."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    name = type(model).__name__
+    if not linear or not hasattr(model, "input_shape"):
+        raise UserError(
+            f"model: {name} cannot be traced by torch.fx ({error}); one whose forward asks nothing about the "
+            "pictures' contents, or that has an input_shape and ends in an nn.Linear, is accepted"
+        ) from error
+    until, head = UntilHead(model, linear[-1]), model.get_submodule(linear[-1])
+    x = torch.rand_like(probe(model))
+    whole = model(x)
+    if not isinstance(whole, torch.Tensor):
+        raise UserError(_no_tensor(model, type(whole)))
+    if not torch.equal(head(until(x)), whole):
+        raise UserError(
+            f"model: {name} cannot be traced by torch.fx ({error}) and does not end in {linear[-1]}, its last linear "
+            "layer, alone; one that does is accepted"
+        ) from error
+    graph = fx.Graph()
+    graph.output(graph.call_module(linear[-1], (graph.call_module(UNTIL, (graph.placeholder("x"),)),)))
+    return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph, name).eval()
+
+
+def _no_tensor(model: nn.Module, kind: object) -> str:
+    kind = getattr(kind, "__name__", str(kind)).removeprefix("immutable_")  # as torch.fx has dicts and lists
+    return f"model: {type(model).__name__} returns a {kind}; one that returns its logits, a tensor [N, K], is accepted"
+
+
+@contextmanager
+def _recorded_len() -> Iterable[None]:
+    """Let `len` of a traced value be traced, as torch.fx lets everything but Python's own functions."""
+    length = builtins.len
+
+    def recorded(x):
+        return x.tracer.create_proxy("call_function", length, (x,), {}) if isinstance(x, fx.Proxy) else length(x)
+
+    builtins.len = recorded
+    try:
+        yield
+    finally:
+        builtins.len = length
