@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_positive, fast_arithmetic, pick_device, progress
 from unlearn_lib.data import Data, Split
-from unlearn_lib.evaluation import logits_of
 from unlearn_lib.store import load_tensors, save_tensors
 
 
@@ -101,6 +100,15 @@ def _train_epoch(model, data, train, allowed, smoothing, batch_size, optimiser, 
         correct += (logits.argmax(1) == labels).sum()
     model.eval()
     return (total_loss / len(train)).item(), (correct / len(train)).item()
+
+
+@torch.no_grad()
+def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
+    """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
+    like = next(model.parameters())  # networks in half precision take pictures in half precision
+    model.eval()
+    parts = (data.normalise(batch.to(like.device)).to(like.dtype) for batch in images.split(batch_size))
+    return torch.cat([model(part).float().cpu() for part in parts])
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
