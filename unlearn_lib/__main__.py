@@ -46,6 +46,7 @@ FORGET = {
 }
 TRAINING = {
     "--label-smoothing": {"type": float, "help": "in training, from 0 up to 1; 0 by default"},
+    "--flip": {"action": argparse.BooleanOptionalAction, "help": "mirror pictures in training; not digits by default"},
     "-s --save-every": {"type": int, "help": "epochs between two checkpoints; 1 by default"},
 }
 NUMBERS = {

@@ -3,17 +3,16 @@
 Forget and retain accuracy are shares of test pictures; the predicted class is the argmax over all K logits.
 """
 
-import hashlib
 from collections.abc import Collection
 
 import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError
-from unlearn_lib.data import Data, Pictures
+from unlearn_lib.common import UserError, progress
+from unlearn_lib.data import Data, Pictures, Split
 from unlearn_lib.networks import Run, layer_shape, split
-from unlearn_lib.store import load_tensors, save_tensors
+from unlearn_lib.store import cached, digest
 from unlearn_lib.training import logits_of
 
 
@@ -42,20 +41,33 @@ def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = (
 
 
 def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict:
-    """`score` of a model on the test pictures that open. Raises ValueError where it has not one logit a class."""
-    logits = logits_of(model, data.test.images, data)
+    """`score` of a model on the test pictures that open. Raises UserError where it has not one logit a class."""
+    logits, labels = opened_logits(model, data.test, data)
     check_fit(logits.shape[1], data)
-    good = data.test.opened  # known now that all have been read
-    return score(confusion_of(logits[good].argmax(1), data.test.labels[good], data.num_classes), forget)
+    return score(confusion_of(logits.argmax(1), labels, data.num_classes), forget)
+
+
+def opened_logits(model: nn.Module, pictures: Split, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits float32 [N, K] and labels [N] of the pictures that open, on the CPU. Raises UserError on NaN."""
+    logits = refuse_nan(logits_of(model, pictures.images, data))
+    good = pictures.opened  # known now that all have been read
+    return logits[good], pictures.labels[good]
 
 
 def answers_of(model: nn.Module, data: Data) -> torch.Tensor:
-    """The model's answer (argmax) to every test picture, int64 [N]."""
-    return logits_of(model, data.test.images, data).argmax(1)
+    """The model's answer (argmax) to every test picture, int64 [N]; one that does not open counts as black."""
+    return refuse_nan(logits_of(model, data.test.images, data)).argmax(1)
+
+
+def refuse_nan(logits: torch.Tensor) -> torch.Tensor:
+    """The logits themselves; raises UserError where one is NaN, which argmax would take for the largest."""
+    if logits.isnan().any():
+        raise UserError("model: its logits are not numbers (NaN); only a network whose weights are finite has answers")
+    return logits
 
 
 def check_fit(outputs: int, data: Data) -> None:
-    """Raise ValueError where a model's number of outputs is not the data's number of classes."""
+    """Raise UserError where a model's number of outputs is not the data's number of classes."""
     if outputs != data.num_classes:
         raise UserError(f"model: its head has {outputs} outputs, {data.name} has {data.num_classes} classes")
 
@@ -65,42 +77,49 @@ def table(metrics: dict[str, dict | None], classes: list[str] | None = None) -> 
 
     metrics: blocks as `evaluate` makes them, by the model's name; None, an absent model, is left out.
     """
-    rows = {}
-    for name, block in metrics.items():
-        if block is not None:
-            rows[name] = {part: block[f"{part}_accuracy"] for part in ("overall", "forget", "retain")}
-            rows[name] |= dict(zip(classes or [], block["per_class_accuracy"], strict=False))
-    return (pd.DataFrame.from_dict(rows, orient="index").astype(float) * 100).round(2)
+    parts = ("overall", "forget", "retain")
+    rows = {  # lists, not dicts: two classes may have one name, and one may be called "overall"
+        name: [block[f"{part}_accuracy"] for part in parts] + (block["per_class_accuracy"] if classes else [])
+        for name, block in metrics.items()
+        if block is not None
+    }
+    shown = pd.DataFrame.from_dict(rows, orient="index", columns=[*parts, *(classes or [])])
+    return (shown.astype(float) * 100).round(2)
 
 
 KEPT_BYTES = 4 * 2**30  # bytes; larger ones are not kept
 SMALL = 3 * 32 * 32  # numbers in a picture, up to which a pass through the whole network is cheap
 
 
-@torch.no_grad()
 def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tuple[torch.Tensor, torch.Tensor] | None:
     """What enters `layer` for the test pictures that open, float32 [N, ...], and their labels.
 
     Read from the run's folder where the same model and pictures have left them there. None for small pictures in
     memory, and where they would be too large.
     """
-    images = data.test.images
+    images, shape = data.test.images, layer_shape(model, layer)
     small = not isinstance(images, Pictures) and images.shape[1:].numel() <= SMALL
-    if small or 4 * len(images) * torch.Size(layer_shape(model, layer)).numel() > KEPT_BYTES:
+    if small or 4 * len(images) * torch.Size(shape).numel() > KEPT_BYTES:
         return None
+    key = {"model": digest(model.state_dict()), "data": data.test_fingerprint, "layer": layer}
     path = run.path / f"activations-{layer}.safetensors"
-    words = {"model_file": run.fingerprint(), "pictures": _fingerprint(data)}
-    if path.is_file():
-        tensors, kept = load_tensors(path)
-        if {key: kept.get(key) for key in words} == words:
-            if isinstance(images, Pictures):
-                images.opened &= tensors["opened"]
-            return tensors["x"], data.test.labels[tensors["opened"]]
+    tensors, _ = cached(path, key, lambda: (_activations(model, data, layer, shape), {}))
+    if isinstance(images, Pictures):
+        images.opened &= tensors["opened"]
+    return tensors["x"], data.test.labels[tensors["opened"]]
+
+
+@torch.no_grad()
+def _activations(model: nn.Module, data: Data, layer: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """What enters `layer` for the test pictures that open, written into the one place that holds it all."""
     body, _ = split(model, layer)
-    device = next(model.parameters()).device
-    x = torch.cat([body(data.normalise(part.to(device))).cpu() for part in images.split(100)])[data.test.opened]
-    save_tensors(path, {"x": x, "opened": data.test.opened}, words)
-    return x, data.test.labels[data.test.opened]
+    like, x, count = next(model.parameters()), torch.empty(len(data.test), *shape), 0
+    for index in progress(torch.arange(len(data.test)).split(100), "reading pictures"):
+        images, labels = data.test.batch(index)
+        if len(labels):
+            x[count : count + len(labels)] = body(data.normalise(images.to(like.device)).to(like.dtype))
+            count += len(labels)
+    return {"x": x[:count], "opened": data.test.opened}
 
 
 @torch.no_grad()
@@ -109,16 +128,9 @@ def evaluate_tail(
 ) -> dict:
     """`evaluate` of a model from what enters `layer`, for a model whose body is the one that made it."""
     _, tail = split(model, layer)
-    device = next(model.parameters()).device
-    answers = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(500)])
-    check_fit(tail(x[:1].to(device)).shape[1], data)
-    return score(confusion_of(answers, labels, data.num_classes), forget)
-
-
-def _fingerprint(data: Data) -> str:
-    """What the test pictures and their preprocessing are, in one word."""
-    images, normal = data.test.images, repr((data.mean, data.std))
-    if isinstance(images, Pictures):
-        content = "\n".join(f"{p.parent.name}/{p.name}" for p in images.paths) + repr(images.framing)
-        return hashlib.sha256((content + normal).encode()).hexdigest()
-    return hashlib.sha256(images.contiguous().numpy().tobytes() + normal.encode()).hexdigest()
+    like, answers = next(model.parameters()), []
+    for part in x.split(500):
+        logits = refuse_nan(tail(part.to(like.device, like.dtype)))
+        check_fit(logits.shape[1], data)
+        answers.append(logits.argmax(1).cpu())
+    return score(confusion_of(torch.cat(answers), labels, data.num_classes), forget)

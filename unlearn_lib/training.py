@@ -181,9 +181,10 @@ class _Training:
 @torch.no_grad()
 def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
     """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
-    device = device_of(model)
+    like = next(model.parameters())  # networks in half precision take pictures in half precision
     model.eval()
-    return torch.cat([model(data.normalise(batch.to(device))).float().cpu() for batch in images.split(batch_size)])
+    parts = (data.normalise(batch.to(like.device)).to(like.dtype) for batch in images.split(batch_size))
+    return torch.cat([model(part).float().cpu() for part in parts])
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:

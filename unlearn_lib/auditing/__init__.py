@@ -1,18 +1,19 @@
-"""Auditing: is the knowledge gone, or only the answer?"""
+"""Auditing: is the knowledge gone, or only the answer?
 
-from unlearn_lib.auditing.metrics import (
-    agreement,
+Metrics compare networks, attacks look for what is left, the verdict holds both against golden networks of more seeds.
+"""
+
+from unlearn_lib.auditing.attacks import (
+    LIMIT,
     ain,
     audit,
     features_of,
-    js_divergence,
     membership,
-    misplaced,
-    moved,
+    membership_forget,
     probe,
     probe_forget,
     relearn_curve,
     relearn_time,
-    zrf,
 )
-from unlearn_lib.auditing.verdict import audit_run, audit_table, trained_seeds, verdict
+from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, moved, zrf
+from unlearn_lib.auditing.verdict import audit_run, audit_table, band_of, trained_seeds, verdict

@@ -1,24 +1,27 @@
 """The audit of a run: every metric for original, masked, unlearned and golden, beside the golden band.
 
-Golden models of other seeds differ from each other; their mean and standard deviation are the band. What lies within
-two standard deviations of the mean cannot be told from a model that never saw the classes, by that metric.
+Golden networks of other seeds differ from each other; the band is where the next of them would lie, by that metric, in
+95 % of cases. So each metric refuses a true golden network in 5 % of cases, and one of ten metrics in up to 40 %.
 """
 
-import copy
+import dataclasses
+import math
 from collections.abc import Iterable
 
 import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.auditing.metrics import LIMIT, ain, audit, moved
-from unlearn_lib.common import UserError, check_forget, pick_device
-from unlearn_lib.experiment import Experiment
-from unlearn_lib.networks import Run, class_code, find_head, make_model, run_names
-from unlearn_lib.store import read_json, write_json
+from unlearn_lib.auditing.attacks import LIMIT, ain, audit
+from unlearn_lib.auditing.metrics import moved
+from unlearn_lib.common import UserError, check_forget, log
+from unlearn_lib.networks import Run, class_code, find_head, open_run, run_names, split
+from unlearn_lib.store import cached, digest, locked, write_json
 from unlearn_lib.zeroshot import mask
 
-ROWS = {  # path in the audit, words, factor, digits
+VERSION = 2  # of the audit's numbers: those of another version are not used again
+STRANGER = 1000  # the seed of the randomly initialised network for ZRF, far from any that was trained
+ROWS = {  # path in the audit, title, factor, digits
     ("forget_accuracy",): ("forget accuracy, %", 100, 2),
     ("retain_accuracy",): ("retain accuracy, %", 100, 2),
     ("probe",): ("linear probe on F, %", 100, 1),
@@ -35,83 +38,104 @@ ROWS = {  # path in the audit, words, factor, digits
 TO_GOLDEN = ("js_forget", "js_retain", "agreement_forget", "agreement_retain", "misplaced")
 
 
-def audit_run(lab: Experiment, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None) -> Run:
-    """Audit an unlearned run of `lab` and keep the result as the block `audit` of its metrics.json.
+def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None, force=False) -> Run:
+    """Audit an unlearned run of the Experiment `lab` and keep the result as the block `audit` of its metrics.json.
 
-    seeds: of the original and golden models that make the band, trained where absent; those that have been trained
-    already where none are given. layer: the probe reads its input, that of the head by default.
-    Raises ValueError where the run is no unlearned one or forgot other classes than `lab` does.
+    seeds: of the original and golden networks that make the band, trained where absent; those that have been trained
+    already where none are given. layer: the probe reads its input, that of the head by default. force: audit anew what
+    has been audited before.
+    Raises UserError where the run is no unlearned one, forgot other classes than `lab` does, or was unlearned from
+    another original than there is now.
     """
-    forget = check_forget(lab.forget, lab.dataset.num_classes)
+    forget = check_forget(lab.forget_classes, lab.dataset.num_classes)
     if "original_run" not in run.config:
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
     if run.config["forget"] != forget:
         raise UserError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
-    lab = _with_seed(lab, lab.seed)
-    original, golden = lab.train(), lab.golden()
-    net = lab.load(original)
+    original, golden = _trained(lab)
+    if run.config.get("original_file") != original.fingerprint():
+        raise UserError(
+            f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
+        )
+    net, golden_net = lab.load(original), lab.load(golden)
     layer, target = layer or find_head(net), _target(original, forget)
-    wanted = sorted({lab.seed, *(trained_seeds(lab) if seeds is None else seeds)})
-    pairs = {seed: _pair(_with_seed(lab, seed), golden, layer) for seed in wanted}
-    models = {"masked": mask(net, forget), "unlearned": lab.load(run)}
+    split(net, layer)
+    masked, unlearned = mask(net, forget), lab.load(run)
+
+    def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
+        return _numbers(lab, run, model, golden_net, target, layer, kind, force)
+
+    wanted, pairs = sorted({lab.seed, *(trained_seeds(lab) if seeds is None else seeds)}), {}
+    for seed in wanted:
+        other = _with_seed(lab, seed)
+        runs = dict(zip(("original", "golden"), _trained(other), strict=True))
+        goal = _target(runs["original"], forget)
+        pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
     numbers = pairs[lab.seed] | {
-        "masked": _numbers(lab, original, models["masked"], golden, target, layer, "-masked"),
-        "unlearned": _numbers(lab, run, models["unlearned"], golden, target, layer),
+        "masked": numbers_of(original, masked, target, "-masked"),
+        "unlearned": numbers_of(run, unlearned, target),
     }
-    block = _block(numbers, pairs, lab.seed)
-    models |= {"golden": lab.load(golden)}
+    block = _block(numbers, pairs, lab.seed) | {"layer": layer, "seeds": wanted, "target": target}
+    models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
     block["moved"] = {name: moved(model, net) for name, model in models.items()}
-    block |= {"layer": layer, "seeds": wanted, "target": target}
-    write_json(run.path / "metrics.json", run.metrics | {"audit": block})
+    with locked(run.path):
+        write_json(run.path / "metrics.json", run.metrics | {"audit": block})
     return Run(run.path, run.config)
 
 
-def trained_seeds(lab: Experiment, among: Iterable[int] = range(20)) -> list[int]:
-    """Seeds whose original and golden model have both been trained already."""
-    there, kinds = set(run_names(lab.root)), ((), ("golden", class_code(lab.forget)))
-    return [seed for seed in among if {_with_seed(lab, seed).run_name(*kind) for kind in kinds} <= there]
+def trained_seeds(lab, among: Iterable[int] = range(20)) -> list[int]:
+    """Seeds whose original and golden network have both been trained already, as the Experiment `lab` says."""
+    configs = [open_run(lab.root, name).config for name in run_names(lab.root)]
+    there = {c.get("seed") for c in configs if c.get("model") == lab.model and c.get("data") == lab.dataset.name}
+    labs = {seed: _with_seed(lab, seed) for seed in among if seed in there}
+    return [seed for seed, other in labs.items() if other.finished_original() and other.finished_golden()]
+
+
+def band_of(values: list[float | None]) -> dict:
+    """The band of a metric's values over golden networks: values, mean, std (n - 1), n, low, high; None is left out.
+
+    low, high: mean ± t(n - 1, 0.975) std sqrt(1 + 1 / n), the interval in which the next value of the same normal
+    distribution lies in 95 % of cases (prediction interval, Whitmore, The American Statistician 1986); None for n < 2.
+    Trap: ± 2 std of five golden networks would refuse a true one in 14 % of cases.
+    """
+    values = [value for value in values if value is not None]
+    numbers, n = torch.tensor(values, dtype=torch.double), len(values)
+    mean, std = numbers.mean().item() if n else 0.0, numbers.std().item() if n > 1 else 0.0
+    half = _half_width(std, n)
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    return {"values": values, "mean": mean, "std": std, "n": n, "low": low, "high": high}
+
+
+def _half_width(std: float, n: int) -> float | None:
+    """Half the prediction interval's width; None for fewer than two networks."""
+    from scipy.special import stdtrit  # where it is needed: importing scipy takes a while
+
+    return float(stdtrit(n - 1, 0.975)) * std * math.sqrt(1 + 1 / n) if n > 1 else None
 
 
 def verdict(value: float | None, band: dict) -> str:
     """Where a value stands to golden's band {mean, std, n}: inside, or outside by how many standard deviations.
 
-    Inside: within two of them. None, a class not relearned, stands beyond the limit. A band needs two models.
+    Inside: within the prediction interval, see `band_of`. None, a class not relearned, stands beyond the limit. A band
+    needs two networks.
     """
-    if band["n"] < 2:
+    half = _half_width(band["std"], band["n"])
+    if half is None:
         return "no band"
     off = (LIMIT if value is None else value) - band["mean"]
-    if abs(off) <= 2 * band["std"]:
+    if abs(off) <= half:
         return "inside"
     return f"outside by {off / band['std']:+.1f} sd" if band["std"] else "outside"
 
 
 def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
-    """Audit blocks of several runs of one original, by name, as words: original, masked, the runs, golden, the band,
-    and for each run its gap to golden and its verdict."""
+    """Audit blocks of several runs of one original, by name, as text: original, masked, the runs, golden, the band
+    with its number n of golden networks, and for each run its gap to golden and its verdict."""
     first = next(iter(audits.values()))
     rows = {}
-    for path, (words, factor, digits) in ROWS.items():
-
-        def said(value: float | None, factor=factor, digits=digits) -> str:
-            return "-" if value is None else f"{factor * value:.{digits}f}"
-
-        def at(block: dict, path=path) -> dict:
-            for key in path:
-                block = block[key]
-            return block
-
-        row, shown = at(first), {name: at(block)["unlearned"] for name, block in audits.items()}
-        band = row["band"]["golden"]
-        shown = {"original": row["original"], "masked": row["masked"], **shown, "golden": row["golden"]}
-        if path[0] == "relearn":  # None: not within the limit
-            shown = {name: f"> {said(LIMIT)}" if v is None and len(path) == 1 else said(v) for name, v in shown.items()}
-        else:
-            shown = {name: said(value) for name, value in shown.items()}
-        shown["golden band"] = f"{said(band['mean'])} ± {said(band['std'])}" if band["n"] > 1 else "-"
-        for name, block in audits.items():
-            shown[f"gap, {name}"] = said(at(block)["gap"])
-            shown[f"verdict, {name}"] = at(block)["verdict"]
-        rows[words] = shown
+    for path, (title, factor, digits) in ROWS.items():
+        blocks = {name: _at(block, path) for name, block in audits.items()}
+        rows[title] = _row(blocks, factor, digits, "> " if path == ("relearn",) else None)
     changes = {"original": {}} | {name: first["moved"][name] for name in ("masked", "golden")}
     changes |= {name: block["moved"]["unlearned"] for name, block in audits.items()}
     counts = {name: str(len(tensors)) for name, tensors in changes.items()}
@@ -120,11 +144,42 @@ def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("-")
 
 
-def _with_seed(lab: Experiment, seed: int) -> Experiment:
-    """The same experiment with another seed, which says what it makes and not what it reuses."""
-    mine = copy.copy(lab)
-    mine.seed, mine.say = seed, lambda sentence: None if sentence.endswith("reused") else lab.say(sentence)
-    return mine
+def _row(blocks: dict[str, dict], factor: float, digits: int, beyond: str | None) -> dict[str, str]:
+    """A metric's row of the table; `beyond` stands before the limit where a class was not relearned within it."""
+
+    def text(value: float | None) -> str:
+        return "-" if value is None else f"{factor * value:.{digits}f}"
+
+    first = next(iter(blocks.values()))
+    runs = {name: block["unlearned"] for name, block in blocks.items()}
+    values = {"original": first["original"], "masked": first["masked"], **runs, "golden": first["golden"]}
+    row = {name: f"{beyond}{LIMIT}" if value is None and beyond else text(value) for name, value in values.items()}
+    band = first["band"]["golden"]
+    spread = f"{text(band['mean'])} ± {text(band['std'])} (n = {band['n']})"
+    row["golden band"] = spread if band["n"] > 1 else "-"
+    for name, block in blocks.items():
+        row |= {f"gap, {name}": text(block["gap"]), f"verdict, {name}": block["verdict"]}
+    return row
+
+
+def _at(block: dict, path: tuple[str, ...]) -> dict:
+    for key in path:
+        block = block[key]
+    return block
+
+
+def _with_seed(lab, seed: int):
+    """The same experiment with another seed."""
+    if seed == lab.seed:
+        return lab
+    other = dataclasses.replace(lab, seed=seed)
+    vars(other)["dataset"] = lab.dataset  # a cached property: no seed changes the pictures, which are read once
+    return other
+
+
+def _trained(lab) -> tuple[Run, Run]:
+    """The original and the golden run of `lab`, trained where they are absent, silent where they are not."""
+    return lab.finished_original() or lab.train(), lab.finished_golden() or lab.golden()
 
 
 def _target(original: Run, forget: list[int]) -> float:
@@ -133,68 +188,51 @@ def _target(original: Run, forget: list[int]) -> float:
     return 0.95 * (confusion[:, forget].diag().sum() / confusion.sum()).item()
 
 
-def _pair(lab: Experiment, reference: Run, layer: str) -> dict[str, dict]:
-    """The numbers of one seed's original and golden; `reference` is the golden model that all are compared with."""
-    original, golden = lab.train(), lab.golden()
-    target = _target(original, lab.forget)
-    return {
-        name: _numbers(lab, run, lab.load(run), reference, target, layer)
-        for name, run in (("original", original), ("golden", golden))
-    }
-
-
-def _numbers(
-    lab: Experiment, run: Run, model: nn.Module, reference: Run, target: float, layer: str, kind: str = ""
-) -> dict:
+def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
     """`audit` of a model that belongs to `run`, from the run's folder where it has been made before."""
-    path = run.path / f"audit-{class_code(lab.forget)}{kind}.json"
-    words = {"files": [run.fingerprint(), reference.fingerprint()], "layer": layer, "target": target, "limit": LIMIT}
-    kept = read_json(path) if path.is_file() else {}
-    if kept.get("made_with") == words:
-        return kept["numbers"]
-    stranger = make_model(lab.model, lab.dataset.num_classes, size=lab.size, dropout=lab.dropout, seed=1000)
-    common = {"golden": lab.load(reference), "stranger": stranger.to(pick_device(lab.device)), "target": target}
-    numbers = audit(model, lab.dataset, lab.forget, **common, layer=layer)
-    write_json(path, {"made_with": words, "numbers": numbers})
-    lab.say(f"{run.name}{kind}: audited")
-    return numbers
+    seed, forget = 0, lab.forget_classes
+    key = {"version": VERSION, "model": digest(model.state_dict()), "golden": digest(golden.state_dict())}
+    key |= {"data": lab.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
+
+    def make() -> tuple[dict, dict]:
+        pair = {"golden": golden, "stranger": lab.new_model(STRANGER).to(next(golden.parameters()).device)}
+        numbers = audit(model, lab.dataset, forget, **pair, target=target, layer=layer, seed=seed)
+        log.info("%s%s: audited", run.name, kind)
+        return {}, numbers
+
+    path = run.path / f"audit-{class_code(forget)}{kind}.json"
+    return cached(path, key | {"seed": seed}, make, force=force)[1]
 
 
-def _block(numbers: dict[str, dict], pairs: dict[int, dict], own: int) -> dict:
-    """The numbers of all models, metric by metric, each with its gap to golden, its band and its verdict."""
-    golden_time = numbers["golden"]["relearn"]
+def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> dict:
+    """The numbers of all models, metric by metric, each with its gap to golden, its band and its verdict.
+
+    pairs: the numbers of original and golden by seed. reference: the seed whose golden network all are compared with.
+    """
 
     def row(metric: str) -> dict:
         values = {name: numbers[name][metric] for name in ("original", "masked", "unlearned", "golden")}
-        return finish(values, metric)
-
-    def finish(values: dict, metric: str) -> dict:
-        seeds = [seed for seed in pairs if not (metric in TO_GOLDEN and seed == own)]  # golden to itself says nothing
-        band = {kind: _spread([pairs[seed][kind][metric] for seed in seeds]) for kind in ("original", "golden")}
+        seeds = [seed for seed in pairs if not (metric in TO_GOLDEN and seed == reference)]  # to itself it says nothing
+        band = {kind: _beside(metric, [pairs[seed][kind][metric] for seed in seeds]) for kind in ("original", "golden")}
         both = values["unlearned"] is not None and values["golden"] is not None
         gap = values["unlearned"] - values["golden"] if both else None
         return values | {"gap": gap, "band": band, "verdict": verdict(values["unlearned"], band["golden"])}
 
-    block = {metric: row(metric) for metric in ("forget_accuracy", "retain_accuracy", "probe", "relearn", "membership")}
-    block |= {metric: row(metric) for metric in ("misplaced", "zrf")}
+    names = ("forget_accuracy", "retain_accuracy", "probe", "relearn", "membership", "misplaced", "zrf")
+    block = {metric: row(metric) for metric in names}
     for metric in ("js", "agreement"):
         block[metric] = {part: row(f"{metric}_{part}") for part in ("forget", "retain")}
-    times = block["relearn"]
+    times, golden_time = block["relearn"], numbers["golden"]["relearn"]
     ratios = {name: ain(times[name], golden_time) for name in numbers}
     times["ain"] = times | ratios | {"gap": None if ratios["unlearned"] is None else ratios["unlearned"] - 1}
-    times["ain"]["band"] = {kind: _over(band, golden_time) for kind, band in times["band"].items()}
-    block["relearn"]["curve"] = {name: numbers[name]["curve"] for name in numbers}
+    times["ain"]["band"] = {
+        kind: band_of([value / golden_time for value in band["values"]] if golden_time else [])
+        for kind, band in times["band"].items()
+    }
+    times["curve"] = {name: numbers[name]["curve"] for name in numbers}
     return block
 
 
-def _over(band: dict, golden_time: int | None) -> dict:
-    """A band of relearn times in multiples of golden's."""
-    return _spread([value / golden_time for value in band["values"]] if golden_time else [])
-
-
-def _spread(values: list[float | None]) -> dict:
-    """The values of a metric over models, their mean and standard deviation (n - 1); not relearned counts as LIMIT."""
-    values = [LIMIT if value is None else value for value in values]
-    numbers = torch.tensor(values, dtype=torch.double)
-    mean = numbers.mean().item() if values else 0.0
-    return {"values": values, "mean": mean, "std": numbers.std().item() if len(values) > 1 else 0.0, "n": len(values)}
+def _beside(metric: str, values: list[float | None]) -> dict:
+    """`band_of` a metric's values; a class that was not relearned counts as relearned at the limit."""
+    return band_of([LIMIT if value is None and metric == "relearn" else value for value in values])

@@ -15,7 +15,7 @@ from torch import nn
 
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, check_forget, check_positive, pick_device
-from unlearn_lib.data import Data, load_data, parse_classes
+from unlearn_lib.data import Data, data_name, load_data
 from unlearn_lib.experiment.steps import impressions_of, trained_run, unlearned_run
 from unlearn_lib.networks import Framing, Run
 from unlearn_lib.store import digest
@@ -55,6 +55,7 @@ class Experiment:
     label_smoothing: float = 0.0
     size: int | None = None
     weights: str | None = None
+    flip: bool | None = None
     device: str | None = None
     data_root: str | Path | None = None
     runs_root: str | Path | None = None
@@ -80,8 +81,7 @@ class Experiment:
         """Size and weights: those given, else those that the original was trained with."""
         start = {"size": self.size, "weights": self.weights}
         if self.size is None and self.weights is None and not self.force:
-            folder = Path(self.data).expanduser()
-            name = networks.run_name(self.model, folder.resolve().name, self.seed, version=self.version)
+            name = networks.run_name(self.model, data_name(self.data), self.seed, version=self.version)
             if name in networks.run_names(self.root):
                 start = {key: networks.open_run(self.root, name).config.get(key) for key in start}
         return start
@@ -106,12 +106,12 @@ class Experiment:
     @functools.cached_property
     def dataset(self) -> Data:
         """The data set, read once, when it is first needed, in the network's shape."""
-        return load_data(self.data, self.data_root, framing=self.framing)
+        return load_data(self.data, self.data_root, framing=self.framing, flip=self.flip)
 
     @functools.cached_property
     def forget_classes(self) -> list[int]:
         """The classes to forget, as sorted indices. Raises UserError for a class that there is not."""
-        return parse_classes(self.forget, self.dataset.classes, wnids=self.dataset.wnids)
+        return self.dataset.choose(self.forget)
 
     @property
     def title(self) -> str:
