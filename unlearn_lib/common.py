@@ -26,7 +26,6 @@ def show_log(stream=None) -> None:
     """Show what is done and reused, a line each, on `stream` (standard output by default: a notebook's cell)."""
     log.handlers = [logging.StreamHandler(stream or sys.stdout)]
     log.setLevel(logging.INFO)
-    log.propagate = False
 
 
 def read_text(path: Path, argument: str) -> str:

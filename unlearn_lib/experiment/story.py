@@ -37,7 +37,7 @@ class Experiment:
 
     forget: names, indices and ranges of classes, wnids and files with them; `forget_classes` has their indices.
     weights: torchvision's by name or the file of a state dict, to start from; data without training pictures takes
-    them as they come. Where neither weights nor size are given, those that the original was trained with are taken.
+    them as they come. Where neither weights nor size nor flip are given, the original's are taken.
     train_*: training's numbers, where they are not to be those of `TRAINING`. version: goes behind the names of the
     run folders. force: do everything anew, once in the life of this object. memory: MiB that the making of impressions
     may take, besides the result. Everything else as in `make_model`, `load_data` and `fit`. What is done and what is
@@ -78,9 +78,9 @@ class Experiment:
 
     @functools.cached_property
     def start(self) -> dict:
-        """Size and weights: those given, else those that the original was trained with."""
-        start = {"size": self.size, "weights": self.weights}
-        if self.size is None and self.weights is None and not self.force:
+        """Size, weights and mirroring: those given, else those that the original was trained with."""
+        start = {"size": self.size, "weights": self.weights, "flip": self.flip}
+        if not self.force and set(start.values()) == {None}:
             name = networks.run_name(self.model, data_name(self.data), self.seed, version=self.version)
             if name in networks.run_names(self.root):
                 start = {key: networks.open_run(self.root, name).config.get(key) for key in start}
@@ -97,7 +97,7 @@ class Experiment:
     @functools.cached_property
     def framing(self) -> Framing:
         """How a picture becomes what the network takes. Raises UserError for a network, a size that there is not."""
-        framing, size = networks.framing_of(self.model, **self.start), self.start["size"]
+        framing, size = networks.framing_of(self.model, self.start["weights"], self.start["size"]), self.start["size"]
         if framing is not None:
             size = framing.shape[-1]
         model = networks.make_model(self.model, 2, size=size, dropout=self.dropout)
@@ -106,7 +106,7 @@ class Experiment:
     @functools.cached_property
     def dataset(self) -> Data:
         """The data set, read once, when it is first needed, in the network's shape."""
-        return load_data(self.data, self.data_root, framing=self.framing, flip=self.flip)
+        return load_data(self.data, self.data_root, framing=self.framing, flip=self.start["flip"])
 
     @functools.cached_property
     def forget_classes(self) -> list[int]:
@@ -213,6 +213,7 @@ class Experiment:
         weights, data = self.start["weights"], self.dataset
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
         arguments |= {"version": self.version, "size": self.framing.shape[-1], "dropout": self.dropout}
+        arguments |= {"flip": self.start["flip"]}
         if weights is not None:
             file = Path(weights).expanduser() if networks.is_file(weights) else None
             arguments |= {"weights": weights, "weights_digest": file and digest(file)}
@@ -243,5 +244,5 @@ def experiment_of(run: Run, **changes) -> Experiment:
     arguments = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     arguments |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
     arguments |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}
-    arguments |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights")}
+    arguments |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights", "flip")}
     return Experiment(**arguments | {name: value for name, value in changes.items() if value is not None})

@@ -16,7 +16,7 @@ from unlearn_lib.networks import Run
 
 
 def training_figures(lab: Experiment, runs: dict[str, Run]) -> dict[str, Figure]:
-    """Training curves of the runs that were trained, by the model's name; none where weights were taken as they came."""
+    """Training curves of runs, by the model's name; none where weights were taken as they came."""
     histories = {name: run.history for name, run in runs.items() if run.history}
     return {"training": plot_history(histories, lab.title)} if histories else {}
 
