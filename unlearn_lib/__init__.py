@@ -13,8 +13,8 @@ _FACE = {
         default_layer diagnose distill_loss follow_impression Impressions make_impressions mask PUBLISHED
         responsive_layers retain_mass_loss statistics_distance Switches ZeroShotUnlearner
     """,
-    "data": "Data load_data parse_classes Split",
-    "training": "fit logits_of",
+    "data": "Data load_data logits_of parse_classes Split",
+    "training": "fit",
     "evaluation": "answers_of confusion_of evaluate score table",
     "auditing": """
         agreement ain audit audit_run audit_table features_of js_divergence membership misplaced moved probe

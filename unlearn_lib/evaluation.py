@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, progress
-from unlearn_lib.data import Data, Pictures, Split
+from unlearn_lib.data import Data, Pictures, Split, logits_of
 from unlearn_lib.networks import Run, layer_shape, split
 from unlearn_lib.store import cached, digest
-from unlearn_lib.training import logits_of
 
 
 def confusion_of(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:

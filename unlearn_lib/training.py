@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, pick_device, progress
-from unlearn_lib.data import Data, Split
+from unlearn_lib.data import Data, Split, logits_of
 from unlearn_lib.store import digest, keep, kept
 
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
@@ -176,15 +176,6 @@ class _Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
-
-
-@torch.no_grad()
-def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
-    """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
-    like = next(model.parameters())  # networks in half precision take pictures in half precision
-    model.eval()
-    parts = (data.normalise(batch.to(like.device)).to(like.dtype) for batch in images.split(batch_size))
-    return torch.cat([model(part).float().cpu() for part in parts])
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:

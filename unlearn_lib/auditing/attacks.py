@@ -21,7 +21,6 @@ from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.data import Data, Pictures, Split
 from unlearn_lib.evaluation import opened_logits
 from unlearn_lib.networks import split
-from unlearn_lib.training import logits_of
 
 LIMIT = 1000  # mini-batches after which relearning is given up
 FOLDS = 5  # of the membership attack's cross-validation

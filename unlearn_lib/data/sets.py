@@ -10,14 +10,15 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError, log
-from unlearn_lib.data import sources
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.imagenet import read_imagenet
 from unlearn_lib.data.mirroring import mirrored_alike
 from unlearn_lib.data.pictures import IN_MEMORY, Pictures, some
+from unlearn_lib.data.sources import read_cifar10, read_digits, read_mnist, read_shapes, read_thousand_shapes
 from unlearn_lib.data.splits import Split, hold_out, reshape
 from unlearn_lib.networks import Framing
 from unlearn_lib.store import digest
@@ -111,6 +112,15 @@ class Data:
         return digest(self.test_fingerprint, self.train.fingerprint, self.val.fingerprint, self.classes, self.flip)
 
 
+@torch.no_grad()
+def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
+    """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
+    like = next(model.parameters())  # networks in half precision take pictures in half precision
+    model.eval()
+    parts = (data.normalise(batch.to(like.device)).to(like.dtype) for batch in images.split(batch_size))
+    return torch.cat([model(part).float().cpu() for part in parts])
+
+
 def data_name(given: str | Path) -> str:
     """The name under which `load_data` loads this: itself, or the folder's last name, `folder-` before one of NAMES."""
     path = os.path.expanduser(given)
@@ -165,10 +175,10 @@ def load_data(
 def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
     """The fields of `Data` that the reader of this name knows."""
     if name in ("digits", "shapes", "shapes1000"):
-        readers = {"digits": sources.read_digits, "shapes": sources.read_shapes}
-        return readers.get(name, sources.read_thousand_shapes)()
+        readers = {"digits": read_digits, "shapes": read_shapes, "shapes1000": read_thousand_shapes}
+        return readers[name]()
     if name in ("mnist", "cifar10"):
-        return (sources.read_mnist if name == "mnist" else sources.read_cifar10)(root, framing)
+        return (read_mnist if name == "mnist" else read_cifar10)(root, framing)
     if name == "imagenet":
         return read_imagenet(root / "ImageNet", framing)
     if not os.path.isdir(os.path.expanduser(name)):
