@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, zrf
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.data import Data, Pictures, Split
+from unlearn_lib.data import Data, Pictures, Split, logits_of
 from unlearn_lib.evaluation import opened_logits
 from unlearn_lib.networks import split
 
