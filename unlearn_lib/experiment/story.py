@@ -128,8 +128,9 @@ class Experiment:
 
     def new_model(self, seed: int = 0) -> nn.Module:
         """A freshly initialised network, on the CPU."""
-        size, k = self.framing.shape[-1], self.dataset.num_classes
-        return networks.make_model(self.model, k, size=size, dropout=self.dropout, seed=seed)
+        numbers = {"size": self.framing.shape[-1], "dropout": self.dropout, "seed": seed}
+        numbers |= {"pretrained": self.start["weights"] is not None}
+        return networks.make_model(self.model, self.dataset.num_classes, **numbers)
 
     def load(self, run: Run) -> nn.Module:
         """A run's model, on this experiment's device."""

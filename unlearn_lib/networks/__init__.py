@@ -13,6 +13,8 @@ from unlearn_lib.networks.runs import (
     runs_root,
     write_run,
 )
+from unlearn_lib.networks.small import KarpathyNet, LeNet5
 from unlearn_lib.networks.splitting import at_pixels, find_head, layer_shape, split, splittable_layers
-from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, outputs_of, read_weights
-from unlearn_lib.networks.zoo import Framing, KarpathyNet, LeNet5, make_model
+from unlearn_lib.networks.tracing import dry_run, probe
+from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, load_state, outputs_of, read_weights
+from unlearn_lib.networks.zoo import Framing, make_model, model_code

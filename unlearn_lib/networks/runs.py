@@ -19,7 +19,7 @@ import torchvision
 from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
-from unlearn_lib.networks.zoo import make_model
+from unlearn_lib.networks.zoo import make_model, model_code
 from unlearn_lib.store import (
     digest,
     load_tensors,
@@ -73,7 +73,8 @@ class Run:
     def load_model(self) -> nn.Module:
         """The saved model, in eval mode, on the CPU. Raises UserError where the file is damaged or another model's."""
         c = self.config
-        model = make_model(c["model"], len(c["classes"]), size=c["size"], dropout=c["dropout"])
+        start = {"size": c["size"], "dropout": c["dropout"], "pretrained": bool(c.get("weights"))}
+        model = make_model(c["model"], len(c["classes"]), **start)
         return load_weights(model, self.path / "model.safetensors").eval()
 
     def fingerprint(self) -> str:
@@ -111,7 +112,7 @@ def class_code(classes: Iterable[int]) -> str:
 
 def run_name(model: str, data: str, seed: int, *parts: str, version: str | None = None) -> str:
     """`<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
-    name = "-".join([model, data, *parts, f"s{seed}", *([version] if version else [])])
+    name = "-".join([model_code(model), data, *parts, f"s{seed}", *([version] if version else [])])
     if name != Path(name).name or name.startswith("."):
         raise UserError(f"version-name: {version!r} given; letters, digits, '.', '_' and '-' are accepted")
     return name

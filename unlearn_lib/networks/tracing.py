@@ -37,7 +37,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
                 delattr(model, name)
     answer = next(iter(reversed(traced.graph.nodes))).args[0]
     if not isinstance(answer, fx.Node) or (answer.op == "call_function" and isinstance(answer.target, type)):
-        raise UserError(_no_tensor(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
+        raise UserError(no_tensor(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
     return traced
 
 
@@ -186,7 +186,7 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
     x = torch.rand_like(probe(model))
     whole = model(x)
     if not isinstance(whole, torch.Tensor):
-        raise UserError(_no_tensor(model, type(whole)))
+        raise UserError(no_tensor(model, type(whole)))
     if not torch.equal(head(until(x)), whole):
         raise UserError(
             f"model: {name} cannot be traced by torch.fx ({error}) and does not end in {linear[-1]}, its last linear "
@@ -197,7 +197,8 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
     return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph, name).eval()
 
 
-def _no_tensor(model: nn.Module, kind: object) -> str:
+def no_tensor(model: nn.Module, kind: object) -> str:
+    """The sentence for a network that returns something of another kind."""
     kind = getattr(kind, "__name__", str(kind)).removeprefix("immutable_")  # as torch.fx has dicts and lists
     return f"model: {type(model).__name__} returns a {kind}; one that returns its logits, a tensor [N, K], is accepted"
 

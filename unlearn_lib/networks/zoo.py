@@ -1,14 +1,24 @@
-"""Where networks come from: LeNet5, KarpathyNet and torchvision's classifiers."""
+"""Where networks come from: LeNet5, KarpathyNet, EfficientNet-Lite0, torchvision's and timm's classifiers, and any
+function that returns one."""
 
-from dataclasses import dataclass
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from types import ModuleType
 
 import torch
 import torchvision
 from torch import nn
-from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import UserError
+from unlearn_lib.networks.small import KarpathyNet, LeNet5
+from unlearn_lib.networks.tracing import dry_run, no_tensor
 
 
 @dataclass(frozen=True)
@@ -25,107 +35,188 @@ class Framing:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
-
-class LeNet5(nn.Module):
-    """6-16-120-84 network for 28x28 grey pictures (LeCun et al. 1998), with ReLU and max pooling; 99.2 % on MNIST."""
-
-    input_shape = (1, 28, 28)
-
-    def __init__(self, num_classes: int = 10, dropout: float = 0.0):
-        super().__init__()
-        self.dropout = dropout
-        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(6, 16, 5)
-        self.pool2 = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(400, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool1(F.relu(self.conv1(x)))
-        x = self.flatten(self.pool2(F.relu(self.conv2(x))))
-        x = F.relu(self.fc2(F.relu(self.fc1(x))))
-        return self.fc3(F.dropout(x, self.dropout, self.training))
-
-    def extra_repr(self) -> str:
-        return f"dropout={self.dropout}"
+    def plain(self) -> dict:
+        """Itself in JSON's kinds of values, for a run's config."""
+        return asdict(self) | {"interpolation": self.interpolation.value}
 
 
-class KarpathyNet(nn.Module):
-    """Six 5x5 convolutions of 16 filters in three pooled pairs and one linear layer, for 32x32 colour pictures."""
-
-    input_shape = (3, 32, 32)
-
-    def __init__(self, num_classes: int = 10, dropout: float = 0.0):
-        super().__init__()
-        self.dropout = dropout
-        self.conv11 = nn.Conv2d(3, 16, 5, padding=2)
-        self.conv12 = nn.Conv2d(16, 16, 5, padding=2)
-        self.pool1 = nn.MaxPool2d(2)
-        self.conv21 = nn.Conv2d(16, 16, 5, padding=2)
-        self.conv22 = nn.Conv2d(16, 16, 5, padding=2)
-        self.pool2 = nn.MaxPool2d(2)
-        self.conv31 = nn.Conv2d(16, 16, 5, padding=2)
-        self.conv32 = nn.Conv2d(16, 16, 5, padding=2)
-        self.pool3 = nn.MaxPool2d(2)
-        self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(256, num_classes)
-        for module in self.modules():  # PyTorch's own start is too small for seven layers to learn from few pictures
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-                nn.init.zeros_(module.bias)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool1(F.relu(self.conv12(F.relu(self.conv11(x)))))
-        x = self.pool2(F.relu(self.conv22(F.relu(self.conv21(x)))))
-        x = self.pool3(F.relu(self.conv32(F.relu(self.conv31(x)))))
-        return self.fc1(F.dropout(self.flatten(x), self.dropout, self.training))
-
-    def extra_repr(self) -> str:
-        return f"dropout={self.dropout}"
+OURS = {"lenet5": LeNet5, "karpathynet": KarpathyNet}
 
 
 def make_model(
-    name: str, num_classes: int, *, size: int | None = None, dropout: float | None = None, seed: int = 0
+    name: str,
+    num_classes: int | None,
+    *,
+    size: int | None = None,
+    dropout: float | None = None,
+    seed: int = 0,
+    pretrained: bool = False,
 ) -> nn.Module:
-    """A freshly initialised classifier: `lenet5`, `karpathynet` or any torchvision classifier by its name.
+    """A freshly initialised classifier: `lenet5`, `karpathynet`, `efficientnet_lite0`, a torchvision classifier by its
+    name, `timm/NAME`, or `package.module:factory`, a function or class of the user's own.
 
-    size: height and width of a picture, for torchvision's networks (64 where none is given). dropout: rate in
-    [0, 1); None leaves the network's own. The picture's (C, H, W) stands in `model.input_shape`.
-    Raises ValueError on an unknown name, a size that the network does not take, or dropout where it has none.
+    num_classes: None leaves the network's default. size: height and width of a picture; where none is given 224 for
+    efficientnet_lite0, its own for a timm network that takes one size alone, the `input_shape` of a user's network,
+    else 64. dropout: rate in [0, 1); None leaves the network's own. pretrained: whether weights from elsewhere will go
+    in, for which GoogLeNet and Inception change their input. The picture's (C, H, W) stands in `model.input_shape`.
+    A factory is called with num_classes and size where it takes them; it is code, found from the current folder too.
+    Raises UserError on an unknown name, a size that the network does not take, or dropout where it has none.
     """
-    own = {"lenet5": LeNet5, "karpathynet": KarpathyNet}
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in own and name not in known:
-        near = [n for n in known if n.startswith(name[:3])] or ["alexnet", "resnet18", "vgg11_bn"]
-        raise UserError(
-            f"model: {name!r} given; lenet5, karpathynet or a torchvision classifier such as {', '.join(near[:6])} "
-            "is accepted"
-        )
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"dropout: {dropout} given; a rate from 0 up to, not including, 1 is accepted")
+    make = _maker(name)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if name in own:
-            if size not in (None, own[name].input_shape[-1]):
-                raise UserError(f"size: {size} given; {name} takes {own[name].input_shape[-1]}")
-            return own[name](num_classes, dropout or 0.0)
-        extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        if name.startswith("vit_"):
-            extra["image_size"] = size or 64
-        try:
-            model = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **extra)
-            model.input_shape = (3, size or 64, size or 64)
-            with torch.no_grad():
-                model.eval()(torch.zeros(1, *model.input_shape))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(f"size: {name} does not take pictures of {size or 64}x{size or 64}; try 224") from error
+        model = make(name, {} if num_classes is None else {"num_classes": num_classes}, size)
+        _check_answers(model, name, num_classes)
     drops = [m for m in model.modules() if isinstance(m, nn.Dropout)]
-    if dropout is not None:
+    if dropout is not None and isinstance(model, LeNet5 | KarpathyNet):
+        model.dropout = dropout
+    elif dropout is not None:
         if not drops:
             raise UserError(f"dropout: {dropout} given, but {name} has no dropout layer")
         for module in drops:
             module.p = dropout
+    if pretrained:
+        prepare_input(model)
     return model.train()
+
+
+def prepare_input(model: nn.Module) -> None:
+    """Let GoogLeNet and Inception change the input to what their weights were trained on, as torchvision does."""
+    if isinstance(model, torchvision.models.GoogLeNet | torchvision.models.Inception3):
+        model.transform_input = True
+
+
+def model_code(name: str) -> str:
+    """A network's name as part of a folder's: `timm_resnet18`, `package.module_factory`."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def import_timm() -> ModuleType:
+    """The package timm, which is an extra. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise UserError("model: a timm network given, but timm is not installed; pip install timm") from error
+
+
+def torchvision_names() -> list[str]:
+    """The names of torchvision's classifiers."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
+def _maker(name: str):
+    """The function that makes networks of this kind of name."""
+    if name in OURS:
+        return _make_ours
+    if name == "efficientnet_lite0":
+        return _make_lite0
+    if name.startswith("timm/"):
+        return _make_timm
+    if ":" in name:
+        return _make_by_factory
+    known = torchvision_names()
+    if name not in known:
+        near = [n for n in known if n.startswith(name[:3])] or ["alexnet", "resnet18", "vgg11_bn"]
+        raise UserError(
+            f"model: {name!r} given; lenet5, karpathynet, efficientnet_lite0, timm/NAME, package.module:factory or a "
+            f"torchvision classifier such as {', '.join(near[:6])} is accepted"
+        )
+    return _make_torchvision
+
+
+def _make_ours(name: str, classes: dict, size: int | None) -> nn.Module:
+    if size not in (None, OURS[name].input_shape[-1]):
+        raise UserError(f"size: {size} given; {name} takes {OURS[name].input_shape[-1]}")
+    return OURS[name](**classes)
+
+
+def _make_torchvision(name: str, classes: dict, size: int | None) -> nn.Module:
+    size = size or 64
+    extra = {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    if name.startswith("vit_"):
+        extra["image_size"] = size
+    with _size_told(name, size):
+        model = torchvision.models.get_model(name, weights=None, **classes, **extra)
+    model.input_shape = (3, size, size)
+    return model
+
+
+def _make_lite0(name: str, classes: dict, size: int | None) -> nn.Module:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    size = size or 224
+    model = EfficientNet.from_name("efficientnet-lite0", image_size=size, **classes)
+    model.input_shape = (3, size, size)
+    return model
+
+
+def _make_timm(name: str, classes: dict, size: int | None) -> nn.Module:
+    timm, code = import_timm(), name.removeprefix("timm/")
+    if not timm.is_model(code):
+        near = timm.list_models(f"{code[:5]}*")[:6] or ["resnet18", "vit_tiny_patch16_224"]
+        raise UserError(f"model: {name!r} given; timm has {', '.join(near)} and others")
+    config = timm.get_pretrained_cfg(code)
+    channels, *own = config.input_size if config else (3, 224, 224)
+    fixed = config is not None and config.fixed_input_size
+    size = size or (own[-1] if fixed else 64)
+    with _size_told(name, size):
+        model = timm.create_model(code, **classes, **({"img_size": size} if fixed and size != own[-1] else {}))
+    model.input_shape = (channels, size, size)
+    return model
+
+
+def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
+    place, _, factory = name.partition(":")
+    given = classes | ({} if size is None else {"size": size})
+    with _here_first():
+        try:
+            make = getattr(importlib.import_module(place), factory)
+            takes = inspect.signature(make).parameters
+            anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+            model = make(**{key: value for key, value in given.items() if anything or key in takes})
+        except Exception as error:  # it is the user's code
+            raise UserError(f"model: {name} makes no network ({type(error).__name__}: {error})") from error
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"model: {name} returns a {type(model).__name__}; a function that returns an nn.Module is accepted"
+        )
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    shape = tuple(getattr(model, "input_shape", (channels, 64, 64)))
+    model.input_shape = shape if size is None else (shape[0], size, size)
+    return model
+
+
+def _check_answers(model: nn.Module, name: str, num_classes: int | None) -> None:
+    """Raise UserError where a network does not answer two of its pictures with as many logits as there are classes."""
+    shape = model.input_shape
+    with _size_told(name, shape[-1]):
+        answers = dry_run(model.eval(), model)
+    if not isinstance(answers, torch.Tensor):
+        raise UserError(no_tensor(model, type(answers)))
+    if answers.dim() != 2 or num_classes not in (None, answers.shape[1]):
+        found = "x".join(map(str, answers.shape[1:]))
+        raise UserError(f"model: {name} has {found} outputs; {num_classes or 'a row of them'} are wanted, one a class")
+
+
+@contextmanager
+def _size_told(name: str, size: int) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # networks refuse in many ways
+        raise UserError(f"size: {name} does not take pictures of {size}x{size}; try 224 ({error})") from error
+
+
+@contextmanager
+def _here_first() -> Iterator[None]:
+    """Let imports look into the current folder first."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
