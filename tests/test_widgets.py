@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from unlearn_lib import PUBLISHED, Stopped, UnlearningPanel, UserError, open_run, score, unlearning_panel
-from unlearn_lib.zeroshot import METHODS
+from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 CLASSES = ["ant", "bee", "cow"]
 
@@ -91,8 +91,12 @@ def test_published_brings_its_own_numbers_and_its_layer_and_shows_them(panel):
 
 
 def test_a_learning_rate_that_was_not_touched_is_the_methods(panel):
+    own = unlearning_numbers("neggrad+", {})["lr"]
+    assert panel.chosen()["lr"] == own
+    panel.lr.value = 0.1
+    panel.lr.value = panel.lr.options[0][1]
     assert panel.lr.label == "the method's"
-    assert panel.chosen()["lr"] is None
+    assert panel.chosen()["lr"] == own
 
 
 def test_the_range_sets_the_toggles(panel):

@@ -18,7 +18,7 @@ GOOD = (0.05, 0.02)  # forget accuracy at most; retain accuracy below the best o
 def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
     """Forget accuracy while learning F again, over mini-batches: masked, golden, each audited run; named at the curve.
 
-    Each curve is the mean over the mini-batches around (a tenth of their number), the values themselves behind it.
+    Each curve is the mean over the mini-batches around (a twentieth of their number), the values themselves behind it.
     """
     first = next(iter(audits.values()))["relearn"]["curve"]
     curves = {name: first[name] for name in ("masked", "golden")}
@@ -46,53 +46,55 @@ def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean over step n's surroundings, n / 20 steps to each side."""
+    """The mean over step n's surroundings, n / 40 steps to each side."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     steps = np.arange(len(values))
-    low, high = steps - steps // 20, np.minimum(steps + steps // 20 + 1, len(values))
+    low, high = steps - steps // 40, np.minimum(steps + steps // 40 + 1, len(values))
     return (sums[high] - sums[low]) / (high - low)
 
 
 def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
-    """Retain accuracy against probe accuracy on F: `rows` coloured and shaped by method, their layers written beside.
+    """Retain accuracy against probe accuracy on F: `rows` coloured and shaped by method, their layers written at them.
 
     Both have columns retain and probe (fractions), `rows` also layer and method. Networks in the same place stand
-    side by side, in the order of the layers beside them.
+    side by side, in the order of the layers written there.
     """
     points = pd.concat([rows, golden.assign(method="golden", layer="")], ignore_index=True)
     looks = looks_of(points["method"].unique())
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 4.6))
-        axis.plot(points["probe"], points["retain"], ls="")  # for the limits alone
+        figure, axis = plt.subplots(figsize=(11, 5))
         axis.margins(0.08, 0.12)
-        (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
-        place = (
-            ((points["probe"] - left) / (right - left) * 45).round(),
-            ((points["retain"] - bottom) / (top - bottom) * 16).round(),
-        )
-        for _, group in points.groupby(list(place), sort=False):
+        for _, group in points.groupby(_places(points), sort=False):
+            group = group.sort_values("layer", kind="stable")
             for i, (_, row) in enumerate(group.iterrows()):
-                look = looks[row["method"]]
-                aside = axis.transData + ScaledTranslation(i * 15 / 72, 0, figure.dpi_scale_trans)
-                size = 15 if look.marker == "*" else 10
-                axis.plot(
-                    row["probe"], row["retain"], look.marker, ms=size, color=look.colour, mec="0.2", transform=aside
-                )
-            layers = ", ".join(dict.fromkeys(filter(None, group["layer"])))
-            last = group.iloc[0]
-            offset = (0, 9) if len(group) == 1 else ((len(group) - 1) * 7.5, 9)
-            axis.annotate(
-                layers, (last["probe"], last["retain"]), offset, textcoords="offset points", ha="center", fontsize=11
+                look, right = looks[row["method"]], 16 * (i - (len(group) - 1) / 2)  # points
+                aside = axis.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
+                style = {"ms": 15 if look.marker == "*" else 10, "color": look.colour, "mec": "0.2", "clip_on": False}
+                axis.plot(row["probe"], row["retain"], look.marker, transform=aside, **style)
+                axis.update_datalim([(row["probe"], row["retain"])])
+            layers = ", ".join(
+                f"{n} x {layer}" if n > 1 else layer for layer, n in group["layer"].value_counts(sort=False).items()
             )
+            crowd = len(group) > 1  # its longer line goes below, where it meets no neighbour's
+            spot, aside = group[["probe", "retain"]].iloc[0], {"ha": "center", "va": "top" if crowd else "bottom"}
+            axis.annotate(layers, spot, (0, -9 if crowd else 8), textcoords="offset points", fontsize=11, **aside)
+        axis.autoscale_view()
         for method, look in looks.items():
             label = "golden, one a seed" if method == "golden" else method
             axis.plot([], [], look.marker, ls="", ms=11, color=look.colour, mec="0.2", label=label)
         axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
         axis.xaxis.set_major_formatter("{x:.1%}")
         axis.yaxis.set_major_formatter("{x:.1%}")
-        legend = axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelspacing=0.9)
-        legend.set_title("written beside: the layer\nfrom which on it is trained", prop={"size": 11})
+        legend = axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.03, 1.0), labelspacing=0.9)
+        legend.set_title("written at a mark: from\nwhich layer on it is trained", prop={"size": 11})
     return figure
+
+
+def _places(points: pd.DataFrame) -> list[pd.Series]:
+    """Cells of a grid as fine as the marks are large: what falls into one would be drawn over each other."""
+    low, high = points[["probe", "retain"]].min(), points[["probe", "retain"]].max()
+    share = (points[["probe", "retain"]] - low) / (high - low).clip(lower=1e-9)
+    return [(share["probe"] * 40).round(), (share["retain"] * 16).round()]
 
 
 def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Figure:

@@ -9,10 +9,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import STYLE, looks_of
+from unlearn_lib.figures.style import INK, STYLE, looks_of
 from unlearn_lib.zeroshot import Impressions
 
-INK = "#33476b"
 MEASURES = ("confidence", "norm", "infeasible", "cosine")
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, looks_of, sentence_figure
+from unlearn_lib.figures.style import FORGET, INK, RETAIN, STYLE, looks_of, sentence_figure
 
 
 def plot_history(histories: dict[str, dict], title: str) -> Figure:
@@ -21,7 +21,8 @@ def plot_history(histories: dict[str, dict], title: str) -> Figure:
             axis.set(xlabel="epoch", ylabel=what)
             axis.xaxis.get_major_locator().set_params(integer=True)
         axes[1].yaxis.set_major_formatter("{x:.0%}")
-        axes[1].legend(frameon=False)
+        handles, labels = axes[1].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False)
         figure.suptitle(title)
     return figure
 
@@ -54,7 +55,7 @@ def plot_responsive(layers: pd.DataFrame, title: str, share: float = 0.8) -> Fig
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4))
         for i, (_, row) in enumerate(layers.iterrows()):
-            look = {"color": COLOURS[0], "hatch": "//"} if row["learnable"] else {"color": COLOURS[1]}
+            look = {"color": INK, "hatch": "//"} if row["learnable"] else {"color": "0.6"}
             axis.bar(i, row["reached"], **look)
         axis.axhline(share, color="0.3", ls="--")
         axis.text(len(layers) - 0.45, share, f"{share:.0%}", va="center")
@@ -70,9 +71,9 @@ def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
     """Seconds over the number of impressions, and the straight line through the two ends."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7, 4))
-        axis.plot(cost["impressions"], cost["seconds"], "o", ms=8, color=COLOURS[0], label="measured")
+        axis.plot(cost["impressions"], cost["seconds"], "o", ms=8, color=INK, label="measured")
         ends = cost.sort_values("impressions").iloc[[0, -1]]
-        axis.plot(ends["impressions"], ends["seconds"], "--", color=COLOURS[1], label="straight line")
+        axis.plot(ends["impressions"], ends["seconds"], "--", color=FORGET, label="straight line")
         axis.set(xlabel="impressions (classes x samples)", ylabel="seconds", ylim=(0, None), title=title)
         axis.legend(frameon=False)
     return figure

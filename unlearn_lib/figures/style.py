@@ -20,6 +20,7 @@ plt.switch_backend(matplotlib.get_backend())
 
 COLOURS = sns.color_palette("colorblind")
 FORGET, RETAIN = COLOURS[3], "0.35"  # classes, not models
+INK = "#33476b"  # what is neither
 STYLE = {
     "font.size": 13,
     "axes.titlesize": 14,
@@ -54,7 +55,7 @@ LOOKS = {
 }
 LOOKS["mask"] = LOOKS["masked"]
 OTHERS = (  # in the order of their names in a figure
-    Look("#33476b", "", "-", "h"),
+    Look(INK, "", "-", "h"),
     Look(COLOURS[3], "--", "--", "d"),
     Look(COLOURS[6], "**", "-.", "<"),
     Look("#7a6a00", "//", ":", ">"),

@@ -5,10 +5,9 @@ from collections.abc import Callable, Collection
 
 import ipywidgets as w
 
-from unlearn_lib.experiment import unlearning_numbers
 from unlearn_lib.figures import MANY
 from unlearn_lib.panels.base import LABELLED, mark, row_of
-from unlearn_lib.zeroshot import METHODS
+from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 OWN = 0.0  # stands for None, which no option can be

@@ -9,11 +9,11 @@ from torch import nn
 
 from unlearn_lib.common import device_of, followed
 from unlearn_lib.evaluation import SMALL, confusion_of, score
-from unlearn_lib.experiment import Experiment, default_recipe
+from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY
 from unlearn_lib.networks import Run, split
 from unlearn_lib.panels.base import png
-from unlearn_lib.zeroshot import ZeroShotUnlearner, make_impressions, mask
+from unlearn_lib.zeroshot import ZeroShotUnlearner, default_recipe, make_impressions, mask
 
 
 class Stopped(Exception):
