@@ -1,10 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
-from unlearn_lib import ComparisonPanel, ImpressionExplorer, comparison_panel, impression_explorer
+from unlearn_lib import ComparisonPanel, ImpressionExplorer, UserError, comparison_panel, impression_explorer
 
 CLASSES = ["ant", "bee"]
 
@@ -45,7 +46,7 @@ def test_another_choice_is_followed_anew(explorer, control, value, words):
 
 def test_a_way_that_cannot_be_followed_is_a_sentence(explorer):
     def refuse(*choice):
-        raise ValueError("layer: too large")
+        raise UserError("layer: too large")
 
     explorer._follow = refuse
     explorer.layer.value = "fc1"
@@ -89,9 +90,9 @@ def test_the_comparison_counts_the_answers_that_changed(comparison):
 
 
 def test_a_class_shows_the_pictures_that_changed_in_it(comparison):
-    assert "ant: 1 of 2 test pictures changed their answer, the first 1 below" in comparison.words.value
+    assert "ant: 1 of 2 test pictures changed their answer, the first 1 below" in comparison.summary.value
     comparison.label.value = 1
-    assert "bee: 0 of 2 test pictures changed their answer." in comparison.words.value
+    assert "bee: 0 of 2 test pictures changed their answer." in comparison.summary.value
     assert comparison.pictures.layout.display == "none"
 
 
@@ -102,7 +103,7 @@ def test_the_same_run_twice_has_changed_nothing(comparison):
 
 def test_a_run_that_does_not_open_is_a_sentence(comparison):
     def refuse(name):
-        raise ValueError("model file: damaged")
+        raise UserError("model file: damaged")
 
     comparison._answers = refuse
     comparison.second.value = "one"
@@ -113,15 +114,15 @@ def test_saved_runs_are_compared_and_new_ones_are_found(lab, tmp_path):
     original, golden = lab.train(), lab.golden()
     for run in (original, golden):
         shutil.copytree(run.path, tmp_path / run.name)
-    mine = type(lab)("lenet5", "digits", lab.forget, train_epochs=12, runs_root=tmp_path, say=str)
-    panel = comparison_panel(mine)
+    moved = replace(lab, runs_root=tmp_path)
+    panel = comparison_panel(moved)
     assert panel.first.value == original.name
     assert panel.second.value == golden.name
     assert panel.classes[panel.label.value] == "1"
-    run = mine.unlearn("distill")
+    run = moved.unlearn("distill")
     panel.refresh.click()
     assert panel.second.value == golden.name
     panel.second.value = run.name
-    wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in lab.forget)
+    wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in lab.forget_classes)
     changed = int(panel.status.value.split(" of ")[0].removeprefix("<b>"))
     assert changed >= 0.9 * wrong

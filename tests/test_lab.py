@@ -4,7 +4,16 @@ import pandas as pd
 import pytest
 import torch
 
-from unlearn_lib import PUBLISHED, LabPanel, Switches, ZeroShotUnlearner, find_head, lab_run, make_impressions
+from unlearn_lib import (
+    PUBLISHED,
+    LabPanel,
+    Switches,
+    UserError,
+    ZeroShotUnlearner,
+    find_head,
+    lab_run,
+    make_impressions,
+)
 from unlearn_lib.presets import CHOICES
 
 
@@ -18,18 +27,18 @@ def grid():
 def panel(grid):
     def run(*chosen):
         if chosen[1] == "trained":
-            raise ValueError("lr: too large")
+            raise UserError("lr: too large")
         return {"forget_accuracy": 0.25, "retain_accuracy": 0.75}
 
     return LabPanel("title", grid, run=run)
 
 
 def test_the_switches_show_what_was_computed_before(panel):
-    assert "forget accuracy 0.0%, retain accuracy 100.0%" in panel.words.value
+    assert "forget accuracy 0.0%, retain accuracy 100.0%" in panel.summary.value
     for switch, (_, mended) in zip(panel.switches.values(), CHOICES.values(), strict=True):
         switch.value = mended
     assert panel.chosen() == ("calibrated", "trained", "prose", 0.0)
-    assert "forget accuracy 93.8%, retain accuracy 6.2%" in panel.words.value
+    assert "forget accuracy 93.8%, retain accuracy 6.2%" in panel.summary.value
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
 
 
@@ -60,20 +69,22 @@ def after(model, impressions, forget, switches, epochs=3):
 
 
 def test_without_smoothing_nothing_moves_the_published_update(model, published, lab):
-    still = after(model, published, lab.forget, Switches(smoothing=0.0))
-    moving = after(model, published, lab.forget, Switches())
+    still = after(model, published, lab.forget_classes, Switches(smoothing=0.0))
+    moving = after(model, published, lab.forget_classes, Switches())
     step = (still.fc3.bias - model.fc3.bias).abs().max()
     assert step < 0.05 * (moving.fc3.bias - model.fc3.bias).abs().max()
 
 
 def test_the_published_signs_lower_the_forget_biases_and_the_proses_raise_them(model, published, lab):
-    down, up = (after(model, published, lab.forget, Switches(prose_signs=prose)) for prose in (False, True))
-    assert bool(((down.fc3.bias - model.fc3.bias)[lab.forget] < 0).all())
-    assert bool(((up.fc3.bias - model.fc3.bias)[lab.forget] > 0).all())
+    down, up = (after(model, published, lab.forget_classes, Switches(prose_signs=prose)) for prose in (False, True))
+    assert bool(((down.fc3.bias - model.fc3.bias)[lab.forget_classes] < 0).all())
+    assert bool(((up.fc3.bias - model.fc3.bias)[lab.forget_classes] > 0).all())
 
 
 def test_the_weights_switch_lets_the_heads_weight_move(model, published, lab):
-    frozen, trained = (after(model, published, lab.forget, Switches(weights=weights)) for weights in (False, True))
+    frozen, trained = (
+        after(model, published, lab.forget_classes, Switches(weights=weights)) for weights in (False, True)
+    )
     assert torch.equal(frozen.fc3.weight, model.fc3.weight)
     assert not torch.equal(trained.fc3.weight, model.fc3.weight)
 

@@ -3,8 +3,9 @@
 import logging
 import os
 import sys
-from collections.abc import Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from pathlib import Path
 
 import torch
@@ -40,10 +41,37 @@ def read_text(path: Path, argument: str) -> str:
     return text
 
 
-def progress(steps: Iterable, description: str, total: int | None = None) -> tqdm:
+_follower: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar("follower", default=None)
+
+
+@contextmanager
+def followed(tell: Callable[[str, int, int | None], None]) -> Iterator[None]:
+    """In this thread no bar is drawn: `tell(description, steps done, of how many)` follows it, and may end the work."""
+    token = _follower.set(tell)
+    try:
+        yield
+    finally:
+        _follower.reset(token)
+
+
+def progress(steps: Iterable, description: str, total: int | None = None) -> Iterable:
     """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off."""
+    if tell := _follower.get():
+        return _told(steps, description, total, tell)
     off = os.environ.get("UNLEARN_PROGRESS") == "0"
-    return tqdm(steps, desc=description, total=total, disable=off, file=sys.stderr, leave=False)
+    bar = tqdm(steps, desc=description, total=total, disable=off, file=sys.stderr, leave=False)
+    if box := getattr(bar, "container", None):  # in a notebook: a bar that is closed leaves an error on Voila's pages
+        box.close = lambda: setattr(box.layout, "display", "none")
+    return bar
+
+
+def _told(steps: Iterable, description: str, total: int | None, tell: Callable) -> Iterator:
+    total = len(steps) if total is None and isinstance(steps, Sized) else total
+    done = 0
+    for done, step in enumerate(steps, 1):
+        tell(description, done - 1, total)
+        yield step
+    tell(description, done, total)
 
 
 def check_positive(**numbers: float) -> None:

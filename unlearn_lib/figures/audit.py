@@ -1,78 +1,131 @@
 """Figures of the audit and of the lab: relearning, the frontier, the sixteen combinations, the walk of a bias."""
 
-import itertools
 from collections.abc import Collection
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
-from unlearn_lib.figures.style import COLOURS, LINES, STYLE
+from unlearn_lib.figures.style import FORGET, RETAIN, STYLE, looks_of
+
+GOOD = (0.05, 0.02)  # forget accuracy at most; retain accuracy below the best of the grid by at most
 
 
 def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
-    """Forget accuracy while learning F again, over mini-batches: original, masked, each audited run, and golden."""
+    """Forget accuracy while learning F again, over mini-batches: masked, golden, each audited run; named at the curve.
+
+    Each curve is the mean over the mini-batches around (a twentieth of their number), the values themselves behind it.
+    """
     first = next(iter(audits.values()))["relearn"]["curve"]
     curves = {name: first[name] for name in ("masked", "golden")}
     curves |= {name: block["relearn"]["curve"]["unlearned"] for name, block in audits.items()}
+    target = next(iter(audits.values()))["target"]
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 4))
-        for i, (name, curve) in enumerate(curves.items()):
-            axis.plot(range(len(curve)), curve, LINES[i % len(LINES)], color=COLOURS[i], lw=2, label=name)
-        target = next(iter(audits.values()))["target"]
-        axis.axhline(target, color="0.3", lw=1)
-        axis.text(1, target, "relearned", va="bottom", fontsize=11)
-        axis.set(xlabel="mini-batches of real training data", ylabel="forget accuracy", ylim=(0, 1.05), title=title)
+        figure, axis = plt.subplots(figsize=(11, 4.4))
+        for i, (name, look) in enumerate(looks_of(curves).items()):
+            values = np.asarray(curves[name], dtype=float)
+            smooth = _smooth(values)
+            axis.plot(values, color=look.colour, lw=1, alpha=0.3)
+            axis.plot(smooth, ls=look.line, color=look.colour, lw=2.5, label=name)
+            height = min(0.85 - 0.14 * i, 0.7 * smooth.max())  # each name at a height of its own
+            place = int(np.argmax(smooth >= height)) if smooth.max() > 0 else len(smooth) - 1
+            box = {"facecolor": "white", "edgecolor": look.colour, "boxstyle": "round,pad=0.2"}
+            axis.annotate(name, (place, height), (8, 0), textcoords="offset points", va="center", fontsize=12, bbox=box)
+        axis.axhline(target, color="0.3", lw=1.5)
+        axis.text(0.3, target, "relearned", va="bottom", fontsize=11)
+        axis.set(xlabel="mini-batches of real training data", ylabel="forget accuracy", ylim=(-0.02, 1.05), title=title)
         axis.set_xscale("symlog", linthresh=10)
         axis.set_xlim(0, None)
+        axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(frameon=False)
     return figure
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The mean over step n's surroundings, n / 40 steps to each side."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    steps = np.arange(len(values))
+    low, high = steps - steps // 40, np.minimum(steps + steps // 40 + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
 
 
 def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
-    """Retain accuracy against probe accuracy on F: `rows` coloured by layer and shaped by method, `golden` as stars.
+    """Retain accuracy against probe accuracy on F: `rows` coloured and shaped by method, their layers written at them.
 
-    Both have columns retain and probe (fractions), `rows` also layer and method. Networks in the same place show
-    as a ring around a dot around a cross.
+    Both have columns retain and probe (fractions), `rows` also layer and method. Networks in the same place stand
+    side by side, in the order of the layers written there.
     """
-    shapes = ({"marker": "o", "ms": 15, "mfc": "none", "mew": 2}, {"marker": "s", "ms": 7}, {"marker": "x", "ms": 18})
-    layers, methods = rows["layer"].unique(), rows["method"].unique()
+    points = pd.concat([rows, golden.assign(method="golden", layer="")], ignore_index=True)
+    looks = looks_of(points["method"].unique())
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 4.6))
-        for i, layer in enumerate(layers):
-            axis.plot([], [], "_", ms=14, mew=5, color=COLOURS[i], label=f"from {layer}")
-        for method, shape in zip(methods, itertools.cycle(shapes)):
-            axis.plot([], [], ls="", color="0.3", label=method, **shape)
-            for _, row in rows[rows["method"] == method].iterrows():
-                colour = COLOURS[list(layers).index(row["layer"])]
-                axis.plot(row["probe"], row["retain"], ls="", color=colour, **shape)
-        axis.plot(golden["probe"], golden["retain"], "*", ms=15, color="black", label="golden, one a seed")
+        figure, axis = plt.subplots(figsize=(11, 5))
+        axis.margins(0.08, 0.12)
+        for _, group in points.groupby(_places(points), sort=False):
+            group = group.sort_values("layer", kind="stable")
+            for i, (_, row) in enumerate(group.iterrows()):
+                look, right = looks[row["method"]], 16 * (i - (len(group) - 1) / 2)  # points
+                aside = axis.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
+                style = {"ms": 15 if look.marker == "*" else 10, "color": look.colour, "mec": "0.2", "clip_on": False}
+                axis.plot(row["probe"], row["retain"], look.marker, transform=aside, **style)
+                axis.update_datalim([(row["probe"], row["retain"])])
+            layers = ", ".join(
+                f"{n} x {layer}" if n > 1 else layer for layer, n in group["layer"].value_counts(sort=False).items()
+            )
+            crowd = len(group) > 1  # its longer line goes below, where it meets no neighbour's
+            spot, aside = group[["probe", "retain"]].iloc[0], {"ha": "center", "va": "top" if crowd else "bottom"}
+            axis.annotate(layers, spot, (0, -9 if crowd else 8), textcoords="offset points", fontsize=11, **aside)
+        axis.autoscale_view()
+        for method, look in looks.items():
+            label = "golden, one a seed" if method == "golden" else method
+            axis.plot([], [], look.marker, ls="", ms=11, color=look.colour, mec="0.2", label=label)
         axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
         axis.xaxis.set_major_formatter("{x:.1%}")
         axis.yaxis.set_major_formatter("{x:.1%}")
-        axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelspacing=0.9)
+        legend = axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.03, 1.0), labelspacing=0.9)
+        legend.set_title("written at a mark: from\nwhich layer on it is trained", prop={"size": 11})
     return figure
 
 
+def _places(points: pd.DataFrame) -> list[pd.Series]:
+    """Cells of a grid as fine as the marks are large: what falls into one would be drawn over each other."""
+    low, high = points[["probe", "retain"]].min(), points[["probe", "retain"]].max()
+    share = (points[["probe", "retain"]] - low) / (high - low).clip(lower=1e-9)
+    return [(share["probe"] * 40).round(), (share["retain"] * 16).round()]
+
+
 def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Figure:
-    """Forget and retain accuracy of the lab's sixteen combinations; the `chosen` one has a frame."""
+    """Forget and retain accuracy of the lab's sixteen combinations.
+
+    A star marks those that forget and retain (GOOD), a dashed frame the published one, a thick one the `chosen`.
+    """
+    good = (grid["FA"] <= GOOD[0]) & (grid["RA"] >= grid["RA"].max() - GOOD[1])
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), sharey=True)
-        for axis, (what, words) in zip(axes, (("FA", "forget accuracy, %"), ("RA", "retain accuracy, %")), strict=True):
+        figure, axes = plt.subplots(1, 2, figsize=(12, 4), sharey=True)
+        for axis, (what, name) in zip(axes, (("FA", "forget accuracy, %"), ("RA", "retain accuracy, %")), strict=True):
             table = 100 * grid[what].unstack(["signs", "smoothing"], sort=False)
-            names = [f"{signs} signs\nsmoothing {smoothing:g}" for signs, smoothing in table.columns]
-            rows = [f"{impressions},\nweights {weights}" for impressions, weights in table.index]
+            columns = [f"{signs} signs\nsmoothing {smoothing:g}" for signs, smoothing in table.columns]
+            index = [f"{impressions},\nweights {weights}" for impressions, weights in table.index]
             sns.heatmap(table.to_numpy(), vmin=0, vmax=100, cmap="cividis", annot=True, fmt=".1f", cbar=False, ax=axis)
-            axis.set_xticklabels(names, fontsize=10)
-            axis.set_yticklabels(rows, rotation=0, fontsize=10)
-            axis.set_title(words)
-            if chosen is not None:
-                place = table.columns.get_loc(chosen[2:]), table.index.get_loc(chosen[:2])
-                axis.add_patch(plt.Rectangle(place, 1, 1, fill=False, edgecolor="red", lw=4, clip_on=False))
-        figure.suptitle(title)
+            axis.set_xticklabels(columns, fontsize=11)
+            axis.set_yticklabels(index, rotation=0, fontsize=11)
+            axis.tick_params(length=0)
+            axis.set_title(name)
+            for combination in grid.index[good]:
+                x, y = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
+                colour = "black" if table.iloc[y, x] > 50 else "white"
+                axis.plot(x + 0.87, y + 0.25, "*", ms=15, color=colour)
+            frames = [(grid.index[0], {"ls": "--", "lw": 3})] + [(chosen, {"lw": 5})] * (chosen is not None)
+            for combination, line in frames:
+                corner = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
+                axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor="0.55", clip_on=False, **line))
+        found = "star: forgets and retains" if good.any() else "no combination both forgets and retains"
+        frame = "; thick frame: the chosen one" if chosen is not None else ""
+        figure.suptitle(title, fontsize=14)
+        figure.supxlabel(f"dashed frame: the published combination; {found}{frame}", fontsize=12)
     return figure
 
 
@@ -85,11 +138,13 @@ def plot_walk(shifts: torch.Tensor, forget: Collection[int], title: str, needed:
     apart = shifts[:, ~columns].min(1).values - shifts[:, columns].max(1).values
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4))
-        for kind, words in enumerate(("forget class", "retain class")):
-            mine = [c for c in range(shifts.shape[1]) if (c in set(forget)) != bool(kind)]
-            look = {"ls": LINES[kind], "color": COLOURS[3 if kind == 0 else 0], "lw": 2}
-            for c in mine:
-                axis.plot(range(1, len(shifts) + 1), shifts[:, c], label=words if c == mine[0] else None, **look)
+        for group, line, colour, name in (
+            (columns, "-", FORGET, "forget class"),
+            (~columns, "--", RETAIN, "retain class"),
+        ):
+            for i, c in enumerate(group.nonzero().flatten().tolist()):
+                epochs = range(1, len(shifts) + 1)
+                axis.plot(epochs, shifts[:, c], line, color=colour, lw=2, label=None if i else name)
         if needed is not None and (apart > needed).any():
             epoch = int((apart > needed).nonzero()[0]) + 1
             axis.axvline(epoch, color="0.3", lw=1)

@@ -15,31 +15,46 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.figures.style import COLOURS, HATCHES, STYLE
+from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, looks_of
 from unlearn_lib.networks import find_head
 
-FORGET, RETAIN = COLOURS[3], COLOURS[0]
 MANY = 30  # classes, above which bars side by side cannot be read any more
 
 
-def plot_per_class(metrics: dict[str, dict | None], classes: list[str], forget: Collection[int], title: str) -> Figure:
-    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded and named as such."""
+def plot_per_class(
+    metrics: dict[str, dict | None],
+    classes: list[str],
+    forget: Collection[int],
+    title: str,
+    size: tuple[float, float] | None = None,
+) -> Figure:
+    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded and named as such.
+
+    A class without test pictures has no bars and says so. size: in inches, where it is not to grow with the classes.
+    """
     blocks = {name: block for name, block in metrics.items() if block is not None}
+    empty = [all(block["per_class_accuracy"][c] is None for block in blocks.values()) for c in range(len(classes))]
+    size = size or (max(11, 1.1 * len(classes)), 4.4)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(max(11, 1.1 * len(classes)), 4.4))
+        figure, axis = plt.subplots(figsize=size)
         width = 0.84 / len(blocks)
-        for i, (name, block) in enumerate(blocks.items()):
+        for i, (name, look) in enumerate(looks_of(blocks).items()):
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
-            heights = [value or 0 for value in block["per_class_accuracy"]]
-            axis.bar(places, heights, width, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white", label=name)
+            heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
+            axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
         for c in forget:
-            axis.axvspan(c - 0.5, c + 0.5, color="0.9", zorder=0)
-        words = [f"{name}\n(forget)" if c in set(forget) else name for c, name in enumerate(classes)]
-        axis.set_xticks(range(len(classes)), words, rotation=30 if max(map(len, classes)) > 10 else 0)
+            axis.axvspan(c - 0.5, c + 0.5, color="0.9", lw=0, zorder=0)
+        notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
+        texts = ["\n".join([name, *note]) for name, note in zip(classes, notes, strict=True)]
+        letters = 0.11 * max(len(line) for text in texts for line in text.split("\n"))  # inches, about
+        crowded = letters > (size[0] - 1) / len(classes)
+        axis.set_xticks(range(len(classes)), texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.legend(ncols=len(blocks), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-        figure.suptitle(title)
+        axis.tick_params(axis="x", length=0)
+        many = 1 if max(map(len, blocks)) > 30 else len(blocks)
+        axis.legend(ncols=many, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=1.2)
+        figure.suptitle(title, fontsize=14)
     return figure
 
 
@@ -94,15 +109,16 @@ def class_changes(
 
 def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
     """The change of every class, sorted; forget classes coloured and marked by a tick below."""
-    changes = changes.sort_values("change", kind="stable")
+    changes = changes.sort_values(["change", "forget"], ascending=[True, False], kind="stable")
     places, forget = np.arange(len(changes)), changes["forget"].to_numpy()
-    width = min(10, 900 / len(changes))
+    pitch = 735 / len(changes)  # points from class to class
+    width = min(10, 0.8 * pitch) if pitch > 4 else 1.6 * pitch  # narrow ones overlap, so that no gaps show
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4.6))
-        for mine, colour, name in ((forget, FORGET, "forget"), (~forget, RETAIN, "retain")):
-            heights = changes["change"].to_numpy()[mine]
-            axis.vlines(places[mine], 0, heights, color=colour, lw=width, label=f"{name}, {mine.sum():,} classes")
-            axis.plot(places[mine], heights, ".", ms=max(2, width), color=colour)  # a class that did not change shows
+        for group, colour, name in ((forget, FORGET, "forget"), (~forget, RETAIN, "retain")):
+            heights, label = changes["change"].to_numpy()[group], f"{name}, {group.sum():,} classes"
+            axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, snap=False)
+            axis.plot(places[group], heights, ".", ms=max(2, width), color=colour)  # a class that did not change shows
         axis.plot(places[forget], np.full(forget.sum(), -1.06), "|", ms=8, mew=min(2, width), color=FORGET)
         axis.axhline(0, color="0.3", lw=1)
         axis.set(ylim=(-1.12, max(0.1, 1.15 * changes["change"].max())), xlim=(-0.7, len(changes) - 0.3))
@@ -127,14 +143,15 @@ def plot_losers(changes: pd.DataFrame, title: str, shown: int = 12) -> Figure:
         left.barh(range(len(lost)), 100 * lost["change"], color=RETAIN)
         left.set_yticks(range(len(lost)), [_short(name) for name in lost["class"]])
         for i, (_, row) in enumerate(lost.iterrows()):
-            words = f" {100 * row['change']:+.1f}, like {_short(row['nearest'])} ({row['cosine']:.2f})"
-            left.text(max(0, 100 * row["change"]), i, words, va="center", fontsize=11)
+            note = f" {100 * row['change']:+.1f}, like {_short(row['nearest'])} ({row['cosine']:.2f})"
+            left.text(max(0, 100 * row["change"]), i, note, va="center", fontsize=11)
         low = min(-1, 105 * lost["change"].min())
-        left.set(xlabel="change of accuracy, points", xlim=(low, -1.1 * low))
+        left.set(xlabel="change of accuracy, points", xlim=(low, -0.8 * low))
         left.set_xticks([tick for tick in left.get_xticks() if low <= tick <= 0])
-        right.scatter(retain["cosine"], 100 * retain["change"], s=14, color=RETAIN, alpha=0.6)
+        apart = np.random.default_rng(0).uniform(-1.5, 1.5, len(retain))  # points: classes that changed alike show
+        right.scatter(retain["cosine"], 100 * retain["change"] + apart, s=14, color=RETAIN, alpha=0.5, lw=0)
         right.axhline(0, color="0.3", lw=1)
-        right.set(xlabel="cosine to the nearest forget class, in the head", ylabel="change, points")
+        right.set(xlabel="cosine to the nearest forget class, in the head", ylabel="change, points (spread a little)")
         figure.suptitle(title)
     return figure
 
@@ -142,17 +159,17 @@ def plot_losers(changes: pd.DataFrame, title: str, shown: int = 12) -> Figure:
 def plot_histograms(metrics: dict[str, dict | None], forget: Collection[int], title: str) -> Figure:
     """How many forget and how many retain classes have which accuracy, one panel a model."""
     blocks = {name: block for name, block in metrics.items() if block is not None}
-    chosen, bins = set(forget), np.linspace(0, 1, 21)
+    bins, looks = np.linspace(0, 1, 11), {"color": (RETAIN, FORGET), "label": ("retain", "forget"), "rwidth": 0.9}
     with plt.rc_context(STYLE):
         size = (3.4 * len(blocks) + 1, 3.8)
         figure, axes = plt.subplots(1, len(blocks), figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, (name, block) in zip(axes[0], blocks.items(), strict=True):
-            pairs = [(c in chosen, value) for c, value in enumerate(block["per_class_accuracy"]) if value is not None]
-            for i, (word, colour) in enumerate((("retain", RETAIN), ("forget", FORGET))):
-                values = [value for mine, value in pairs if mine == bool(i)]
-                weights = np.full(len(values), 1 / max(1, len(values)))
-                look = {"hatch": HATCHES[i], "edgecolor": "white", "alpha": 0.75}
-                axis.hist(values, bins, weights=weights, color=colour, label=word, **look)
+            pairs = [(c in set(forget), x) for c, x in enumerate(block["per_class_accuracy"]) if x is not None]
+            groups = [[x for forgotten, x in pairs if forgotten == part] for part in (False, True)]
+            weights = [np.full(len(group), 1 / max(1, len(group))) for group in groups]
+            for bars in axis.hist(groups, bins, weights=weights, **looks)[2][1:]:
+                for bar in bars:
+                    bar.set_hatch("//")
             axis.set(title=name, xlabel="accuracy of a class", ylim=(0, 1.05))
             axis.xaxis.set_major_formatter("{x:.0%}")
             axis.yaxis.set_major_formatter("{x:.0%}")
@@ -176,6 +193,9 @@ def plot_scaling(cost: pd.DataFrame, title: str) -> Figure:
             fine = np.geomspace(part["classes"].min(), part["classes"].max())
             axis.plot(fine, start + each * samples * fine, "--", lw=1, color=COLOURS[i])
         axis.set(xscale="log", yscale="log", xlabel="classes", ylabel="seconds")
+        for side in (axis.xaxis, axis.yaxis):
+            side.set_major_formatter("{x:g}")
+            side.set_minor_formatter(plt.NullFormatter())
         axis.set_title(f"{title}\n(dashed: {start:.2g} s + {1000 * each:.2g} s a thousand impressions)", fontsize=13)
         axis.legend(frameon=False)
     return figure

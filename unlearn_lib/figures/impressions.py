@@ -6,24 +6,34 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import COLOURS, HATCHES, LINES, STYLE
+from unlearn_lib.figures.style import INK, STYLE, looks_of
 from unlearn_lib.zeroshot import Impressions
 
+MEASURES = ("confidence", "norm", "infeasible", "cosine")
 
-def plot_pictures(images: torch.Tensor, words: list[str], title: str, columns: int = 10) -> Figure:
-    """Pictures [N, C, H, W], uint8 or float of any range, in rows, each with its words above it."""
-    rows = math.ceil(len(images) / columns)
+
+def plot_pictures(
+    images: torch.Tensor, names: list[str], title: str, columns: int = 10, rows: list[str] | None = None
+) -> Figure:
+    """Pictures [N, C, H, W], uint8 or float of any range, line by line, each with its name above it.
+
+    rows: what each line shows, written on its left.
+    """
+    lines = math.ceil(len(images) / columns)
+    labels, height = rows or [], 1.2 + 0.2 * max(name.count("\n") + 1 for name in names)
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.5 * rows + 0.6), squeeze=False)
-        for axis in axes.flat:
+        size = (1.25 * columns + 1.3 * bool(labels), height * lines + 0.4)
+        figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
+        for axis in axes.flat[len(images) :]:
             axis.axis("off")
-        for axis, picture, word in zip(axes.flat, images, words, strict=False):
+        for axis, picture, name in zip(axes.flat, images, names, strict=False):
             show_impression(axis, picture.float())
-            axis.set_title(word, fontsize=11)
+            axis.set_title(name, fontsize=11)
+        for axis, label in zip(axes[:, 0], labels, strict=False):
+            axis.set_ylabel(label, fontsize=11, rotation=0, ha="right", va="center")
         figure.suptitle(title)
     return figure
 
@@ -53,7 +63,7 @@ def plot_growth_curves(growth: pd.DataFrame) -> Figure:
 
 def _draw_growth(axes, growth: pd.DataFrame) -> None:
     for axis, (i, what) in zip(axes, enumerate(("confidence", "norm")), strict=True):
-        axis.plot(growth.index, growth[what], LINES[i], color=COLOURS[i], lw=2)
+        axis.plot(growth.index, growth[what], ("-", "--")[i], color=INK, lw=2)
         axis.set(xlabel="step", ylabel=what, ylim=(0, None))
 
 
@@ -61,14 +71,26 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
     """Diagnostics of several recipes side by side, mean over the classes; the norm has an axis of its own."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 4, figsize=(12, 3.6))
-        for axis, what in zip(axes, ("confidence", "norm", "infeasible", "cosine"), strict=True):
-            for i, (name, diagnosis) in enumerate(diagnoses.items()):
-                value = diagnosis[what].mean()
-                axis.bar(name, value, color=COLOURS[i], hatch=HATCHES[i], edgecolor="white")
+        for axis, what in zip(axes, MEASURES, strict=True):
+            axis.set_title(what)
+            values = {name: diagnosis[what].mean() for name, diagnosis in diagnoses.items()}
+            if what == "infeasible" and not any(values.values()):
+                _say_feasible(axis)
+                continue
+            for i, (name, look) in enumerate(looks_of(diagnoses).items()):
+                value = values[name]
+                axis.bar(name, value, color=look.colour, hatch=look.hatch)
                 axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")
-            axis.set(title=what, ylim=(0, axis.get_ylim()[1] * 1.12))
+            axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
         figure.suptitle(title)
     return figure
+
+
+def _say_feasible(axis) -> None:
+    """In the place of an empty diagram."""
+    axis.axis("off")
+    text = "none: every number\ncan occur at\nthis layer"
+    axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
 
 
 def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes: list[str], title: str) -> Figure:
@@ -77,23 +99,26 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
     Bars, a class each; of more than thirty classes a histogram.
     """
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(12, 5.2))
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.7))
+        figure = plt.figure(figsize=(12, 5))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.9))
         shown = diagnosis.index[:10]
         for axis, label in zip(upper.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             x = impressions.x[impressions.labels == label][0]
             show_impression(axis, x)
             axis.set_title(classes[label], fontsize=12)
-        for axis, (i, what) in zip(
-            lower.subplots(1, 4), enumerate(("confidence", "norm", "infeasible", "cosine")), strict=True
-        ):
+        names = [classes[c] for c in diagnosis.index]
+        for i, (axis, what) in enumerate(zip(lower.subplots(1, 4), MEASURES, strict=True)):
             limits = (0, None if what == "norm" else 1.02)
-            if len(diagnosis) > 30:
-                axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (0, 1), color=COLOURS[i])
+            if what == "infeasible" and not diagnosis[what].any():
+                axis.set_title(what, fontsize=13)
+                _say_feasible(axis)
+            elif len(diagnosis) > 30:
+                axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (0, 1), color=INK)
                 axis.set(xlabel=what, ylabel="classes" if i == 0 else "", xlim=limits)
-                continue
-            sns.barplot(x=diagnosis[what], y=[classes[c] for c in diagnosis.index], color=COLOURS[i], ax=axis)
-            axis.set(xlabel=what, ylabel="", yticks=axis.get_yticks() if i == 0 else [], xlim=limits)
+            else:
+                axis.barh(range(len(names)), diagnosis[what], color=INK)
+                axis.set(xlabel=what, xlim=limits, ylim=(len(names) - 0.5, -0.5))
+                axis.set_yticks(range(len(names)) if i == 0 else [], names if i == 0 else [])
         figure.suptitle(title)
     return figure
 

@@ -1,7 +1,12 @@
-"""The one style of all figures: colour-blind safe, every colour doubled by a hatch or a line style."""
+"""The one style of all figures: colour-blind safe, every colour doubled by a hatch, a line or a marker.
+
+A model looks the same in every figure, whatever stands beside it; text is drawn as it is (a `$` is no formula).
+"""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -14,17 +19,63 @@ from unlearn_lib.common import REPOSITORY
 plt.switch_backend(matplotlib.get_backend())
 
 COLOURS = sns.color_palette("colorblind")
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-LINES = ("-", "--", "-.", ":")
+FORGET, RETAIN = COLOURS[3], "0.35"  # classes, not models
+INK = "#33476b"  # what is neither
 STYLE = {
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "hatch.linewidth": 0.6,
+    "hatch.linewidth": 0.8,
+    "hatch.color": "white",
     "figure.constrained_layout.use": True,
     "savefig.dpi": 100,
+    "text.parse_math": False,  # names of classes and models may hold a `$`
 }
+
+
+class Look(NamedTuple):
+    """How a model is drawn: as a bar, as a line, as a point."""
+
+    colour: object
+    hatch: str
+    line: object
+    marker: str
+
+
+LOOKS = {
+    "original": Look(COLOURS[0], "", "-", "o"),
+    "masked": Look(COLOURS[7], "..", ":", "X"),
+    "unlearned": Look(COLOURS[2], "xx", "-.", "s"),
+    "golden": Look(COLOURS[1], "//", "--", "*"),
+    "neggrad+": Look(COLOURS[4], "\\\\", (0, (6, 1)), "D"),
+    "distill": Look(COLOURS[9], "++", (0, (3, 1, 1, 1)), "^"),
+    "published": Look(COLOURS[5], "||", (0, (1, 1)), "v"),
+    "deep": Look(COLOURS[8], "oo", (0, (4, 1, 1, 1, 1, 1)), "P"),
+}
+LOOKS["mask"] = LOOKS["masked"]
+OTHERS = (  # in the order of their names in a figure
+    Look(INK, "", "-", "h"),
+    Look(COLOURS[3], "--", "--", "d"),
+    Look(COLOURS[6], "**", "-.", "<"),
+    Look("#7a6a00", "//", ":", ">"),
+)
+
+
+def looks_of(names: Iterable[str]) -> dict[str, Look]:
+    """How the models of these names are drawn: those of LOOKS as always, others one after the other."""
+    names = list(names)
+    unknown = [name for name in names if name not in LOOKS]
+    return {name: LOOKS.get(name) or OTHERS[unknown.index(name) % len(OTHERS)] for name in names}
+
+
+def sentence_figure(title: str, sentence: str) -> Figure:
+    """A sentence in the place of a figure in which everything would be the same."""
+    with plt.rc_context(STYLE):
+        figure = plt.figure(figsize=(11, 0.9))
+        figure.suptitle(title)
+        figure.text(0.5, 0.2, sentence, ha="center")
+    return figure
 
 
 def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> Path:

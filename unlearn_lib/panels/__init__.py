@@ -4,4 +4,5 @@ from unlearn_lib.panels.base import png
 from unlearn_lib.panels.compare import ComparisonPanel, comparison_panel
 from unlearn_lib.panels.explore import ImpressionExplorer, impression_explorer
 from unlearn_lib.panels.lab import LabPanel, lab_panel
-from unlearn_lib.panels.unlearning import Stopped, UnlearningPanel, unlearning_panel
+from unlearn_lib.panels.live import Stopped
+from unlearn_lib.panels.unlearning import UnlearningPanel, unlearning_panel

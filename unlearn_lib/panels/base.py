@@ -1,6 +1,9 @@
-"""What the panels share: layout, letters, pictures as PNG."""
+"""What the panels share: layout, letters, sentences for what goes wrong, pictures as PNG."""
 
+import html
 import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
@@ -9,11 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from unlearn_lib.common import UserError, log
 from unlearn_lib.figures import as_picture
 from unlearn_lib.networks import find_head, layer_shape, splittable_layers
 
-WIDE = w.Layout(width="480px")
-NAMED = {"description_width": "8.5em"}
+LABELLED = {"style": {"description_width": "8.5em"}, "layout": w.Layout(width="auto", max_width="480px")}
+SHARP = 144  # dots an inch: charts are drawn larger than they are shown
 
 
 def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
@@ -24,24 +28,70 @@ def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
 
 def row_of(widgets: list[w.Widget]) -> w.Box:
     """Side by side, in as many lines as the window needs."""
-    return w.Box(widgets, layout=w.Layout(flex_flow="row wrap"))
+    return w.Box(widgets, layout=w.Layout(flex_flow="row wrap", min_width="0"))
 
 
-def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0) -> bytes:
+def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
+    """Two columns, the right one for what comes out; below 600 pixels the one under the other."""
+    columns = [
+        w.VBox(left, layout=w.Layout(flex="1 1 280px", max_width="560px", min_width="0")),
+        w.VBox(right, layout=w.Layout(flex="1.5 1 280px", min_width="0")),
+    ]
+    return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))
+
+
+def framed(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
+    """A panel: a heading and its rows, in letters of `font` pixels, controls to match."""
+    size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
+    readout = f".unlearn-panel-{font} .widget-readout {{min-width: 5em;}}"
+    wrap = f".unlearn-panel-{font} .widget-html-content {{line-height: 1.35; white-space: normal;}}"
+    style = w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {readout} {wrap}</style>")
+    style.layout.display = "none"
+    heading = w.HTML(f"<b>{html.escape(title)}</b>: {html.escape(what)}")
+    return w.VBox([style, heading, *rows], layout=w.Layout(min_width="0")).add_class(f"unlearn-panel-{font}")
+
+
+def chart() -> w.Image:
+    """The place of a chart, which is nowhere to be seen until `show` puts one there."""
+    return w.Image(format="png", layout=w.Layout(max_width="100%", height="auto", display="none"))
+
+
+def show(image: w.Image, figure: Figure) -> None:
+    """Put a figure, which is closed, into the place of the one before."""
+    image.value, image.layout.display = png(figure), ""
+
+
+def mark(panel: object, prefix: str, names: str) -> None:
+    """Give the panel's widgets of these names the classes `<prefix>-<name>`, by which a page can find them."""
+    for name in names.split():
+        getattr(panel, name).add_class(f"{prefix}-{name}")
+
+
+def bold(sentence: str) -> str:
+    """A sentence as HTML, its characters as they are."""
+    return f"<b>{html.escape(sentence.strip())}</b>"
+
+
+@contextmanager
+def sentences(tell: Callable[[str], None], failure: str) -> Iterator[None]:
+    """Whatever goes wrong inside is told: a UserError in its own words, all else by its type, its traceback logged."""
+    try:
+        yield
+    except UserError as error:
+        tell(f"{failure}. {error}.")
+    except Exception as error:
+        log.exception("%s", failure)
+        tell(f"{failure}: {type(error).__name__}: {error}.")
+
+
+def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0, dots: int = SHARP) -> bytes:
     """A figure (which is closed) or a picture as PNG, a picture enlarged in whole steps to at least `side` pixels."""
     buffer = io.BytesIO()
     if isinstance(shown, Figure):
-        shown.savefig(buffer, format="png", dpi=90)
+        shown.savefig(buffer, format="png", dpi=dots)
         plt.close(shown)
     else:
         shown = Image.fromarray(shown if isinstance(shown, np.ndarray) else as_picture(shown))
         times = max(1, -(-side // shown.height))
         shown.resize((shown.width * times, shown.height * times), Image.Resampling.NEAREST).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def large(font: int) -> w.HTML:
-    """The style of a panel of class `unlearn-panel-<font>`: letters of `font` pixels, controls to match."""
-    size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
-    wide = f".unlearn-panel-{font} .widget-readout {{min-width: 6em;}}"
-    return w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {wide}</style>", layout=w.Layout(display="none"))

@@ -9,9 +9,11 @@ import torch
 
 from unlearn_lib.evaluation import answers_of, confusion_of, score
 from unlearn_lib.experiment import Experiment
-from unlearn_lib.figures import plot_confusions, plot_per_class, plot_pictures
+from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per_class, plot_pictures
 from unlearn_lib.networks import open_run, run_names
-from unlearn_lib.panels.base import NAMED, large, png
+from unlearn_lib.panels.base import LABELLED, beside, bold, chart, framed, mark, sentences, show
+
+SHOWN = 20  # changed pictures
 
 
 class ComparisonPanel:
@@ -35,83 +37,87 @@ class ComparisonPanel:
     ):
         self.title, self.classes, self.images, self.labels = title, classes, images, labels
         self._names, self._answers, self._forget = names, answers, forget
-        own = {"style": NAMED, "layout": w.Layout(width="640px")}
-        self.first, self.second = (w.Dropdown(description=name, **own) for name in ("first run", "second run"))
-        self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **own)
+        wide = {"style": LABELLED["style"], "layout": w.Layout(width="auto", max_width="640px")}
+        self.first, self.second = (w.Dropdown(description=name, **wide) for name in ("first run", "second run"))
+        self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **wide)
         self.refresh = w.Button(description="Look for new runs", layout=w.Layout(width="auto", align_self="flex-start"))
-        self.status, self.words = w.HTML(), w.HTML()
-        images = [w.Image(format="png", layout=w.Layout(max_width="100%", display="none")) for _ in range(3)]
-        self.per_class, self.confusions, self.pictures = images
-        for name in ("first", "second", "label", "refresh", "status", "words", "per_class", "confusions", "pictures"):
-            getattr(self, name).add_class(f"compare-{name}")
+        self.status, self.summary = w.HTML(), w.HTML()
+        self.per_class, self.confusions, self.pictures = chart(), chart(), chart()
+        mark(self, "compare", "first second label refresh status summary per_class confusions pictures")
         self._look()
         self.label.value = next(iter(self._forgotten()), 0)
         for control in (self.first, self.second):
             control.observe(lambda change: self.compare(), "value")
         self.label.observe(lambda change: self.changed(), "value")
         self.refresh.on_click(lambda button: self._look())
-        heading = w.HTML(f"<b>{html.escape(title)}</b>: two runs side by side")
-        rows = [heading, self.first, self.second, self.refresh, self.status, self.per_class, self.confusions]
-        self.widget = w.VBox([large(font), *rows, self.label, self.words, self.pictures])
-        self.widget.add_class(f"unlearn-panel-{font}")
+        controls = [self.first, self.second, self.refresh, self.status, self.label, self.summary, self.pictures]
+        rows = [beside(controls, [self.per_class, self.confusions])]
+        self.widget = framed(title, "two runs side by side", rows, font)
         self.compare()
 
     def _look(self) -> None:
         """Read anew which runs there are; the chosen two stay chosen."""
-        names = self._names()
-        for control, default in ((self.first, names[0]), (self.second, names[-1])):
-            if control.options != tuple(names):
-                chosen = control.value
-                control.options = names
-                control.value = chosen if chosen in names else default
+        with sentences(self._tell, "Not found"):
+            names = self._names()
+            for control, default in ((self.first, names[0]), (self.second, names[-1])):
+                if control.options != tuple(names):
+                    chosen = control.value
+                    control.options = names
+                    control.value = chosen if chosen in names else default
 
     def _forgotten(self) -> list[int]:
         return sorted({*self._forget(self.first.value), *self._forget(self.second.value)})
 
     def compare(self) -> None:
-        """Judge both runs and draw them."""
+        """Judge both runs and draw them; where that does not work, nothing of an earlier pair stays in sight."""
+        self.given = None
+        for image in (self.per_class, self.confusions, self.pictures):
+            image.layout.display = "none"
+        self.summary.value = ""
         self._tell("Looking at the test pictures ...")
+        with sentences(self._tell, "Not compared"):
+            self._compare()
+
+    def _compare(self) -> None:
         names = f"1: {self.first.value}", f"2: {self.second.value}"
         forget = self._forgotten()
-        try:
-            self.given = [self._answers(name) for name in (self.first.value, self.second.value)]
-        except (ValueError, OSError, RuntimeError) as error:
-            self._tell(f"Not compared. {error}.")
-            return
-        confusions = [confusion_of(given, self.labels, len(self.classes)) for given in self.given]
+        given = [self._answers(name) for name in (self.first.value, self.second.value)]
+        confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
         blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
-        _show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title))
-        _show(self.confusions, plot_confusions(blocks, self.classes, self.title))
+        if len(self.classes) > MANY:
+            show(self.per_class, plot_histograms(blocks, forget, self.title))
+        else:
+            show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title, size=(7.5, 4.2)))
+            show(self.confusions, plot_confusions(blocks, self.classes, self.title))
         accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in blocks.values()]
-        changed = (self.given[0] != self.given[1]).sum().item()
+        self.given = given
         self._tell(
-            f"{changed:,} of {len(self.labels):,} test pictures changed their answer; "
+            f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
             f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
         )
         self.changed()
 
     def changed(self) -> None:
         """Show the test pictures of the chosen class that changed their answer, with both answers."""
+        if self.given is None:
+            return
         first, second = self.given
         of_class = self.labels == self.label.value
         found = (of_class & (first != second)).nonzero().flatten()
-        self.words.value = html.escape(
+        shown = found[:SHOWN]
+        self.summary.value = html.escape(
             f"{self.label.label}: {len(found):,} of {of_class.sum().item():,} test pictures changed their answer"
-            + (f", the first {min(20, len(found))} below (first run → second run)." if len(found) else ".")
+            + (f", the first {len(shown)} below (first run → second run)." if len(found) else ".")
         )
         self.pictures.layout.display = "none"
         if len(found):
-            few = found[:20]
-            gap = " → " if max(map(len, self.classes)) < 4 else " →\n"
-            words = [gap.join((self.classes[a], self.classes[b])) for a, b in zip(first[few], second[few], strict=True)]
-            _show(self.pictures, plot_pictures(self.images[few], words, f"{self.label.label}: changed answers"))
+            pairs = zip(first[shown], second[shown], strict=True)
+            names = [f"{self.classes[a]} →\n{self.classes[b]}" for a, b in pairs]
+            title = f"{self.label.label}: changed answers"
+            show(self.pictures, plot_pictures(self.images[shown], names, title, columns=5))
 
     def _tell(self, sentence: str) -> None:
-        self.status.value = f"<b>{html.escape(sentence)}</b>"
-
-
-def _show(image: w.Image, figure) -> None:
-    image.value, image.layout.display = png(figure), ""
+        self.status.value = bold(sentence)
 
 
 def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
@@ -120,21 +126,27 @@ def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
 
     def names() -> list[str]:
         configs = {name: open_run(lab.root, name).config for name in run_names(lab.root)}
-        own = [lab.model, data.name, lab.size]
-        fit = [name for name, c in configs.items() if [c[key] for key in ("model", "data", "size")] == own]
+        alike = ("model", "data", "size", "classes")
+        fit = [name for name, c in configs.items() if all(c.get(key) == original.config.get(key) for key in alike)]
         return [original.name, *(name for name in fit if name != original.name)]
 
     @functools.lru_cache(maxsize=32)
     def answers_at(name: str, fingerprint: str) -> torch.Tensor:
         return answers_of(lab.load(open_run(lab.root, name)), data)
 
+    def answers(name: str) -> torch.Tensor:
+        return answers_at(name, open_run(lab.root, name).fingerprint())[opened]
+
+    answers_at(original.name, original.fingerprint())  # now it is known which pictures open
+    opened = data.test.opened.nonzero().flatten()
+    test = data.test.take(opened)
     return ComparisonPanel(
         lab.title,
         data.classes,
-        data.test.images,
-        data.test.labels,
+        test.images,
+        test.labels,
         names=names,
-        answers=lambda name: answers_at(name, open_run(lab.root, name).fingerprint()),
+        answers=answers,
         forget=lambda name: open_run(lab.root, name).config.get("forget") or [],
         font=font,
     )

@@ -4,15 +4,15 @@ The published code goes down on the forget loss and up on the retain loss (its p
 labels by 0.1, trains the head's bias alone, and feeds it impressions that have gone uphill for 1,000 steps.
 """
 
-import html
 from collections.abc import Callable
 
 import ipywidgets as w
 import pandas as pd
 
+from unlearn_lib.common import followed
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import plot_lab
-from unlearn_lib.panels.base import NAMED, large, png
+from unlearn_lib.panels.base import LABELLED, bold, chart, framed, mark, row_of, sentences, show
 from unlearn_lib.presets import CHOICES, lab_grid, lab_run
 
 
@@ -24,21 +24,19 @@ class LabPanel:
 
     def __init__(self, title: str, grid: pd.DataFrame, *, run: Callable, font: int = 14):
         self.title, self.grid, self._run = title, grid, run
+        style = LABELLED["style"]
         self.switches = {
-            name: w.ToggleButtons(options=options, description=name, style=NAMED) for name, options in CHOICES.items()
+            name: w.ToggleButtons(options=options, description=name, style=style) for name, options in CHOICES.items()
         }
         self.live = w.Button(description="Run this one live", icon="play", layout=w.Layout(width="auto"))
-        self.words, self.result = w.HTML(), w.HTML()
-        self.picture = w.Image(format="png", layout=w.Layout(max_width="100%"))
+        self.summary, self.result, self.picture = w.HTML(), w.HTML(), chart()
         for name, switch in self.switches.items():
-            switch.add_class(f"lab-{name}")
-            switch.observe(lambda change: self.show(), "value")
-        for name in ("live", "words", "result", "picture"):
-            getattr(self, name).add_class(f"lab-{name}")
+            switch.add_class(f"lab-{name}").observe(lambda change: self.show(), "value")
+            switch.style.button_width = "7em"
+        mark(self, "lab", "live summary result picture")
         self.live.on_click(lambda button: self.run_live())
-        heading = w.HTML(f"<b>{html.escape(title)}</b>: the published update, mended switch by switch")
-        rows = [large(font), heading, *self.switches.values(), self.words, self.live, self.result, self.picture]
-        self.widget = w.VBox(rows).add_class(f"unlearn-panel-{font}")
+        rows = [row_of([*self.switches.values()]), self.summary, row_of([self.live, self.result]), self.picture]
+        self.widget = framed(title, "the published update, mended switch by switch", rows, font)
         self.show()
 
     def chosen(self) -> tuple:
@@ -47,22 +45,30 @@ class LabPanel:
 
     def show(self) -> None:
         """The chosen combination's outcome, in words and marked in the grid."""
-        row = self.grid.loc[self.chosen()]
-        self.words.value = f"<b>Computed before: forget accuracy {row['FA']:.1%}, retain accuracy {row['RA']:.1%}.</b>"
         self.result.value = ""
-        self.picture.value = png(plot_lab(self.grid, self.title, self.chosen()))
+        with sentences(self._tell, "Not shown"):
+            row = self.grid.loc[self.chosen()]
+            self.summary.value = bold(
+                f"Computed before: forget accuracy {row['FA']:.1%}, retain accuracy {row['RA']:.1%}."
+            )
+            show(self.picture, plot_lab(self.grid, self.title, self.chosen()))
 
     def run_live(self) -> None:
         """Run the chosen combination now and put the outcome beside the one computed before."""
-        self.live.disabled, self.result.value = True, "Running ..."
-        try:
+        self.live.disabled = True
+        self._tell("Running ...")
+        with sentences(self._tell, "Not run"):
             block = self._run(*self.chosen())
-            fa, ra = block["forget_accuracy"], block["retain_accuracy"]
-            self.result.value = f"<b>Live: forget accuracy {fa:.1%}, retain accuracy {ra:.1%}.</b>"
-        except (ValueError, OSError, RuntimeError) as error:
-            self.result.value = html.escape(f"Not run. {error}.")
-        finally:
-            self.live.disabled = False
+            fa, ra = (_percent(block[f"{part}_accuracy"]) for part in ("forget", "retain"))
+            self._tell(f"Live: forget accuracy {fa}, retain accuracy {ra}.")
+        self.live.disabled = False
+
+    def _tell(self, sentence: str) -> None:
+        self.result.value = bold(sentence)
+
+
+def _percent(share: float | None) -> str:
+    return "of no test pictures" if share is None else f"{share:.1%}"
 
 
 def lab_panel(lab: Experiment, *, samples: int = 50, epochs: int = 100, font: int = 14) -> LabPanel:
@@ -70,6 +76,7 @@ def lab_panel(lab: Experiment, *, samples: int = 50, epochs: int = 100, font: in
     grid = lab_grid(lab, samples=samples, epochs=epochs)
 
     def run(*chosen) -> dict:
-        return lab_run(lab, *chosen, samples=samples, epochs=epochs)
+        with followed(lambda *bar: None):
+            return lab_run(lab, *chosen, samples=samples, epochs=epochs)
 
     return LabPanel(lab.title, grid, run=run, font=font)
