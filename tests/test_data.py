@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Split, check_forget, load_data, parse_classes
-from unlearn_lib.data import imagenet_classes
+from unlearn_lib.data import folders, imagenet_classes, sets
 from unlearn_lib.data.shapes import SHAPE_CLASSES, draw_shapes
 from unlearn_lib.data.sources import read_idx
 from unlearn_lib.data.splits import hold_out
+from unlearn_lib.networks import Framing
 
 labels = st.lists(st.integers(0, 9), min_size=1, max_size=60).map(torch.tensor)
 classes = st.sets(st.integers(0, 9))
@@ -81,9 +82,15 @@ def test_classes_can_be_given_by_name_index_or_range(chosen):
     assert parse_classes([f"{min(chosen)}-{max(chosen)}"], names) == list(range(min(chosen), max(chosen) + 1))
 
 
-def test_a_name_is_read_before_an_index_unless_all_names_are_digits():
+def test_a_name_is_read_before_an_index():
     assert parse_classes(["1"], ["a", "b", "1"]) == [2]
-    assert parse_classes(["1"], ["2", "1", "0"]) == [1]
+    assert parse_classes(["0"], ["2", "1", "0"]) == [2]
+
+
+@given(st.lists(st.integers(0, 40).map(str), min_size=1, max_size=20, unique=True), st.data())
+def test_classes_that_were_read_once_stay_the_same_when_they_are_read_again(names, data):
+    chosen = parse_classes(data.draw(st.lists(st.sampled_from(names))), names)
+    assert parse_classes(chosen, names) == chosen
 
 
 def test_a_single_word_is_one_class_and_not_its_letters():
@@ -214,6 +221,87 @@ def test_a_class_of_which_no_picture_opens_is_refused(tmp_path):
 def test_pictures_are_brought_to_the_networks_shape(tmp_path):
     assert load_data(str(write_folder(tmp_path / "pets")), shape=(1, 28, 28)).shape == (1, 28, 28)
     assert load_data("digits", shape=(3, 32, 32)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 24), (3, 6, 9)])
+def test_pictures_too_large_for_memory_are_brought_to_their_shape_batch_by_batch_to_the_same_bits(monkeypatch, shape):
+    whole = load_data("shapes1000", shape=shape)
+    monkeypatch.setattr(sets, "IN_MEMORY", 1000)
+    small = load_data("shapes1000", shape=shape)
+    assert small.train.images.shape[1:] == (3, 32, 32)
+    assert (small.shape, small.source) == (whole.shape, whole.source) == (shape, whole.source)
+    for split in ("train", "val", "test"):
+        ours, theirs = getattr(small, split).images[:9], getattr(whole, split).images[:9]
+        assert torch.equal(small.normalise(ours), whole.normalise(theirs))
+
+
+def test_cifar10_for_a_large_network_takes_no_more_memory_than_its_files(tmp_path, monkeypatch):
+    pictures = torch.zeros(30_000, 3, 32, 32, dtype=torch.uint8)
+    split = Split(pictures, torch.arange(30_000) % 10)
+    known = {"title": "", "source": "", "classes": list("abcdefghij"), "flip": False, "train": split, "test": split}
+    monkeypatch.setattr(sets.sources, "read_cifar10", lambda root, framing: known)
+    data = load_data("cifar10", tmp_path, shape=(3, 224, 224))
+    assert sum(part.images.numel() for part in (data.train, data.val, data.test)) == 2 * pictures.numel()
+    assert data.normalise(data.train.images[:2]).shape == (2, 3, 224, 224)
+
+
+FINGERPRINTS = {
+    "a pixel changed": lambda root: repaint(root / "train" / "ant" / "0.png"),
+    "a test pixel changed": lambda root: repaint(root / "test" / "ant" / "0.png"),
+    "a picture added": lambda root: shutil.copy(root / "train" / "ant" / "0.png", root / "train" / "ant" / "new.png"),
+    "a picture taken away": lambda root: (root / "train" / "ant" / "0.png").unlink(),
+    "a class renamed": lambda root: [(root / part / "bee").rename(root / part / "cow") for part in ("train", "test")],
+    "a picture in another class": lambda root: (root / "train/ant/0.png").rename(root / "train/bee/new.png"),
+    "another shape": lambda root: {"shape": (3, 5, 5)},
+    "grey": lambda root: {"shape": (1, 6, 5)},
+    "not mirrored": lambda root: {"flip": False},
+    "another validation split": lambda root: {"seed": 1},
+    "another normalisation": lambda root: {"framing": Framing((3, 6, 5), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))},
+    "another way to cut": lambda root: {"framing": Framing((3, 6, 5), resize=8)},
+}
+
+
+def repaint(path):
+    Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("change", FINGERPRINTS)
+def test_other_pictures_or_preprocessing_have_another_fingerprint(tmp_path, monkeypatch, change, on_disk):
+    monkeypatch.setattr(folders, "IN_MEMORY", 0 if on_disk else 2**31)
+    root = write_folder(tmp_path / "pets")
+    first = load_data(root, shape=(3, 6, 5))
+    before = (first.fingerprint, first.test_fingerprint)
+    options = FINGERPRINTS[change](root)
+    data = load_data(root, **{"shape": (3, 6, 5)} | (options if isinstance(options, dict) else {}))
+    assert data.fingerprint != before[0]
+    of_test = {"a test pixel changed", "another shape", "grey", "another normalisation", "another way to cut"}
+    of_test |= {"a class renamed"} if on_disk else set()  # its folder is part of the pictures' names
+    assert (data.test_fingerprint != before[1]) == (change in of_test)
+
+
+def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path):
+    first = load_data(write_folder(tmp_path / "pets"))
+    second = load_data(write_folder(tmp_path / "elsewhere" / "pets"))
+    assert first.fingerprint == second.fingerprint
+
+
+def test_the_fingerprint_of_pictures_on_disk_tells_names_but_not_the_root(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "IN_MEMORY", 0)
+    first = load_data(write_folder(tmp_path / "pets"))
+    shutil.copytree(tmp_path / "pets", tmp_path / "copy")  # with their times
+    assert load_data(tmp_path / "copy").fingerprint == first.fingerprint
+    (tmp_path / "copy" / "train" / "ant" / "0.png").rename(tmp_path / "copy" / "train" / "ant" / "00.png")
+    assert load_data(tmp_path / "copy").fingerprint != first.fingerprint
+
+
+def test_the_fingerprint_of_pictures_on_disk_opens_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "IN_MEMORY", 0)
+    data = load_data(write_folder(tmp_path / "pets"), shape=(3, 6, 5))
+    for path in tmp_path.rglob("*.png"):
+        path.unlink()
+    assert len(data.fingerprint) == 16
+    assert data.train.opened.all()
 
 
 def test_an_unknown_data_set_is_refused():

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
 
-from unlearn_lib.data import load_data
+from unlearn_lib.data import Split, load_data
 from unlearn_lib.data.pictures import Pictures, decode, open_picture, read_pictures
 from unlearn_lib.networks import Framing, framing_of
 
@@ -47,6 +47,44 @@ def test_pictures_on_disk_read_as_those_in_memory_do(paths):
     assert unreadable == ["07.png"]
     assert torch.equal(lazy[kept], eager)
     assert torch.equal(torch.cat(list(lazy.take(kept).split(9))), eager)
+
+
+class Elsewhere(torch.Tensor):
+    """An index as it is on another device: it can be moved, and asked where it is; whatever else it meets, it fails."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func not in (torch.Tensor.cpu, torch.Tensor.to):
+            raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+        return args[0].as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("index", [torch.tensor([8, 2, 7, 2]), torch.arange(30) % 3 == 1, torch.tensor([], dtype=int)])
+@pytest.mark.parametrize("lazy", [True, False])
+def test_pictures_are_found_by_an_index_on_any_device(paths, index, lazy):
+    split = Split(Pictures(paths, FRAMING)[:] if not lazy else Pictures(paths, FRAMING), torch.arange(30))
+    there = index.as_subclass(Elsewhere)
+    if lazy:
+        assert torch.equal(split.images[there], split.images[index])
+    assert torch.equal(split.take(there).labels, split.labels[index])
+    images, labels = split.batch(there)
+    assert labels.tolist() == [i for i in split.labels[index].tolist() if i != 7 or not lazy]
+    assert torch.equal(images, split.images[labels])
+
+
+def test_pictures_on_disk_are_indexed_as_a_tensor_is(paths):
+    lazy = Pictures(paths, FRAMING)
+    whole = lazy[:]
+    for index in (
+        3,
+        -1,
+        slice(2, 9, 3),
+        [1, 5],
+        torch.tensor(4),
+        torch.tensor([[1, 2], [3, 4]]),
+        whole[:, 0, 0, 0] > 90,
+    ):
+        assert torch.equal(lazy[index], whole[index])
 
 
 def test_a_picture_on_disk_that_does_not_open_is_known_once_it_was_read(paths):

@@ -200,4 +200,4 @@ def _tell(data: Data) -> None:
     if data.flip and not isinstance(data.train.images, Pictures):
         for one, other in mirrored_alike(data.train, data.num_classes):
             names = (data.classes[one], data.classes[other])
-            log.warning("%s: mirrored pictures of %s look like %s; load them with flip=False", data.name, *names)
+            log.warning("%s: mirrored, pictures of %s look like %s; flip=False mirrors none", data.name, *names)
