@@ -55,6 +55,20 @@ def test_golden_is_not_chosen_by_validation_pictures_of_the_forget_classes(littl
     assert trained(poisoned)[1] != trained(little)[1]
 
 
+def test_the_learning_rate_rises_to_its_top_and_ends_near_zero(little):
+    rates = trained(little, epochs=10, lr=2e-3, batch_size=10)[1]["lr"]
+    top = rates.index(max(rates))
+    assert 1.5e-3 < rates[top] <= 2e-3
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert rates[-1] < 1e-5
+
+
+def test_weight_decay_makes_the_weights_smaller(little):
+    free, decayed = (trained(little, weight_decay=decay)[0].norm() for decay in (0.0, 10.0))
+    assert decayed < 0.98 * free
+
+
 class Watcher(nn.Module):
     """A linear network that remembers the pictures it was trained on."""
 

@@ -68,6 +68,7 @@ def test_in_pixels_they_stay_within_the_range_of_pixels(model):
     made = make_impressions(model, "input", samples=5)
     low, high = model.input_range
     assert made.x.shape == (50, 1, 28, 28)
+    assert made.x.diff(dim=3).abs().mean() < 0.3 * made.x.std()  # smooth; without the total variation it is noise
     assert low <= made.x.min() <= made.x.max() <= high
     assert diagnose(model, made)["confidence"].mean() >= 0.9
 
@@ -159,10 +160,11 @@ def test_the_closed_form_finds_by_secants_what_bisection_finds(k, width, scale, 
     nn.init.normal_(head.weight, std=scale / width**0.5)
     x0, labels = 0.7 * torch.randn(k, width).clamp(min=0), torch.arange(k)
     x = closed_form(head, x0, labels, low, target=0.95)
-    _, reachable = bisection(head, x0, labels, low, 0.95)
+    by_bisection, reachable = bisection(head, x0, labels, low, 0.95)
     p = head(x).softmax(1).diagonal()
     assert x.min() >= low
     assert ((p - 0.95).abs() < 0.02)[reachable].all()
+    assert F.cosine_similarity(x - x0, by_bisection - x0)[reachable].gt(0.999).all()
 
 
 def test_at_a_head_of_a_thousand_classes_three_steps_are_enough():

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FAULTS = r"""
-store.py: test_store test_runs test_bites
+store.py: test_bites test_store test_runs
 - sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
 + pass
 - found = None if force else kept(path, key)
@@ -50,7 +50,7 @@ networks/splitting.py: test_models
 networks/weights.py: test_weights
 - round(resize * size / crop)
 + resize
-networks/runs.py: test_runs test_bites
+networks/runs.py: test_bites test_runs
 - if len(row) > 2 else
 + if len(row) > 1 else
 - if old.get(k) != new.get(k)), None
@@ -123,7 +123,7 @@ data/sources.py: test_data
 data/pictures.py: test_pictures
 - picture = ImageOps.exif_transpose(picture)
 + pass
-training.py: test_training test_bites
+training.py: test_bites test_training
 - data.train.without(forget), data.val.without(forget)
 + data.train.without(forget), data.test.without(forget)
 - data.train.without(forget), data.val.without(forget)
@@ -166,7 +166,7 @@ auditing/metrics.py: test_auditing
 + return golden_batches / batches if
 - if accuracy >= target
 + if accuracy > target
-experiment.py: test_runs test_bites test_experiment
+experiment.py: test_bites test_runs test_experiment
 - method=method, layer=layer, seed=self.seed, **numbers
 + method=method, layer=layer, **numbers
 - judge(mask(model, self.forget))
