@@ -4,6 +4,7 @@
 want the same one works and the other finds it done.
 """
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -29,6 +30,8 @@ from unlearn_lib.zeroshot import (
     RECIPE_VERSION,
     Impressions,
     ZeroShotUnlearner,
+    carry_over,
+    carry_over_sentence,
     check_impressions,
     default_layer,
     default_recipe,
@@ -127,6 +130,7 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
         run = None if lab.anew(name) else find_run(lab.root, name, arguments)
         if run is not None:
             log.info("%s: reused", name)
+            tell_carry_over(run.metrics["carry_over"])
             return with_golden(lab, run)
         if method == "mask":  # needs no impressions
             begin = time.perf_counter()
@@ -140,8 +144,16 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
         log.info("%s: unlearned in %.1f s", name, seconds["unlearn"])
         metrics = comparison(lab, original, model, unlearned, layer)
         metrics["seconds"] |= seconds
+        metrics["carry_over"] = carry_over(model, unlearned, layer, forget, seed=lab.seed)
+        tell_carry_over(metrics["carry_over"])
         run = write_run(lab.root, name, arguments, unlearned, history, metrics, **notes_of(lab), golden_run=None)
         return with_golden(lab, run)
+
+
+def tell_carry_over(shares: dict) -> None:
+    """Say how far unlearning carries over to harder inputs; a warning where it does not."""
+    passed, sentence = carry_over_sentence(shares)
+    log.log(logging.INFO if passed else logging.WARNING, sentence)
 
 
 def comparison(lab, original: Run, model: nn.Module, unlearned: nn.Module, layer: str) -> dict:

@@ -1,7 +1,10 @@
 """Zero-shot: impressions and unlearning from the trained network alone.
 
-Nothing here takes pictures, loaders or statistics of real data, or can reach a room that does."""
+Nothing here takes pictures, loaders or statistics of real data, or can reach a room that does.
+"""
 
+from unlearn_lib.zeroshot.carrying import CARRIED, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot.heads import closed_form, soft_targets
 from unlearn_lib.zeroshot.impressions import (
     Impressions,
     check_impressions,
@@ -12,12 +15,10 @@ from unlearn_lib.zeroshot.impressions import (
     make_impressions,
     responsive_layers,
 )
-from unlearn_lib.zeroshot.recipes import RECIPE_VERSION, RECIPES, closed_form, statistics_distance
-from unlearn_lib.zeroshot.unlearner import (
+from unlearn_lib.zeroshot.methods import (
     METHODS,
     PUBLISHED,
     Switches,
-    ZeroShotUnlearner,
     check_choice,
     check_method,
     check_numbers,
@@ -27,3 +28,5 @@ from unlearn_lib.zeroshot.unlearner import (
     retain_mass_loss,
     unlearning_numbers,
 )
+from unlearn_lib.zeroshot.recipes import RECIPE_VERSION, RECIPES, statistics_distance
+from unlearn_lib.zeroshot.unlearner import ZeroShotUnlearner

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_classes
-from unlearn_lib.networks import at_pixels, behind_relu, layer_shape, split, splittable_layers
-from unlearn_lib.zeroshot.recipes import RECIPES, SMOOTHING, STEPS, calibrate, publish
+from unlearn_lib.common import UserError, check_classes, device_of
+from unlearn_lib.networks import at_pixels, bounds_of, find_head, layer_shape, split, splittable_layers
+from unlearn_lib.zeroshot.heads import soft_targets
+from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, publish
 
 
 @dataclass(frozen=True)
@@ -28,30 +29,29 @@ class Impressions:
     recipe: str
     seconds: float
 
-    @property
-    def smoothing(self) -> float:
-        """The label smoothing under which they were calibrated (for published ones, under which they are used)."""
-        return SMOOTHING[self.recipe]
-
 
 def make_impressions(
     model: nn.Module,
     layer: str | None = None,
     *,
     samples: int = 100,
-    recipe: str = "calibrated",
+    recipe: str = "natural",
     steps: int | None = None,
     seed: int = 0,
     classes: Collection[int] | None = None,
+    noise: float = 1.0,
     memory: int = 2**29,
     on_step: Callable[[int, torch.Tensor], None] | None = None,
 ) -> Impressions:
     """Make `samples` impressions of each class at the input of `layer` (`input`: pixels; None: see `default_layer`).
 
-    calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; never negative
-    behind a ReLU, pixels within their range and smooth (total variation, jitter). At a linear head the start is the
-    closed form x0 + t (w_c - mean w), which leaves ten steps to do (three where there are more than 100 classes).
-    deepinversion: the same in pixels, + the distance of what enters each BatchNorm, over all classes mixed, to its
+    natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, within the layer's
+    range (`bounds_of`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
+    strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves ten steps to do
+    (five where there are more than 100 classes).
+    calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
+    At a linear head the start is the closed form x0 + t (w_c - mean w).
+    deepinversion: calibrated pixels, + the distance of what enters each BatchNorm, over all classes mixed, to its
     running mean and variance, see `statistics_distance` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
@@ -60,30 +60,39 @@ def make_impressions(
     chunk at work, before its first step (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
-    begin = time.perf_counter()
-    steps = STEPS[recipe] if steps is None else steps
+    begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
     _, tail = split(model, layer)
-    device, shape = next(model.parameters()).device, layer_shape(model, layer)
-    bounds, pixels = allowed_range(model, layer), at_pixels(model, layer)
-    with torch.no_grad():
-        k = tail(torch.zeros(1, *shape, device=device)).shape[1]
+    device, shape = device_of(model), layer_shape(model, layer)
+    bounds, k = bounds_of(model, layer), _outputs(tail, shape, device)
     wanted = torch.arange(k) if classes is None else torch.tensor(check_classes(classes, k))
     labels = wanted.repeat_interleave(samples)
-    x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
-    if recipe != "published":
-        x.clamp_(*bounds).mul_(0.1 if pixels else 0.7)  # faint and sparse, as after a ReLU
+    order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
+    x = _start(len(labels), shape, recipe, bounds, seed, noise * (0.2 if like["pixels"] else 1))
+    draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
-    order = torch.arange(len(labels))
     if recipe == "deepinversion":  # whose chunks are each to hold all classes
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+        order, like["statistics"] = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)), True
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "published":
             x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
-        else:
-            like = {"pixels": pixels, "statistics": recipe == "deepinversion"}
-            x[part] = calibrate(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
+            continue
+        if recipe == "natural":
+            like["targets"] = soft_targets(rows, labels[part], draws).to(device)
+        x[part] = calibrate(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
+
+
+def _start(
+    n: int, shape: tuple[int, ...], recipe: str, bounds: tuple[float, float], seed: int, noise: float
+) -> torch.Tensor:
+    """The noise [n, *shape] that a recipe starts from; natural ones of every strength up to `noise`."""
+    x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+    if recipe == "natural":  # faint ones are all signal, the hardest to unlearn
+        strength = torch.rand(n, *[1] * len(shape), generator=torch.Generator().manual_seed(seed + 1))
+        return x.clamp_(*bounds).mul_(noise * strength)
+    # the others faint and sparse, as after a ReLU; pixels fainter still
+    return x if recipe == "published" else x.clamp_(*bounds).mul_(0.7 if noise == 1 else 0.1)
 
 
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
@@ -103,41 +112,42 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
     return layer
 
 
-def allowed_range(model: nn.Module, layer: str) -> tuple[float, float]:
-    """Smallest and largest value that can occur at a layer's input: pixels have a range, ReLUs give no negatives."""
-    if at_pixels(model, layer):
-        return getattr(model, "input_range", (-float("inf"), float("inf")))
-    return (0.0 if behind_relu(model, layer) else -float("inf")), float("inf")
-
-
 @torch.no_grad()
 def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
-    """Per class: reached (share whose argmax is the class), confidence (mean p_c), norm, infeasible (share of
-    coordinates outside the layer's range), cosine (mean over pairs of one class; 1 means one point)."""
+    """Per class, what impressions are like for the network, whether made or, in an evaluation, real inputs of a layer.
+
+    reached: share whose argmax is the class; confidence: mean p_c; entropy: mean -sum p log p, in nats; margin: mean of
+    the class's logit over the next; norm: mean |x|; spread: its standard deviation over its mean; infeasible: share of
+    coordinates outside the layer's range; cosine: mean over pairs of one class (1 means one point).
+    """
     _, tail = split(model, impressions.layer)
-    low, high = allowed_range(model, impressions.layer)
-    device = next(model.parameters()).device
-    p = torch.cat([tail(part.to(device)).softmax(1).cpu() for part in impressions.x.split(500)])
-    rows = []
-    for label in impressions.labels.unique():
-        mine = impressions.labels == label
-        x = impressions.x[mine].flatten(1)
-        n, total = len(x), F.normalize(x).sum(0).square().sum().item()
-        rows.append(
-            {
-                "class": int(label),
-                "reached": (p[mine].argmax(1) == label).float().mean().item(),
-                "confidence": p[mine, label].mean().item(),
-                "norm": x.norm(dim=1).mean().item(),
-                "infeasible": ((x < low) | (x > high)).float().mean().item(),
-                "cosine": (total - n) / (n * (n - 1)) if n > 1 else 1.0,
-            }
-        )
-    return pd.DataFrame(rows).set_index("class")
+    low, high = bounds_of(model, impressions.layer)
+    device, labels = device_of(model), impressions.labels
+    z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
+    log_p = z.log_softmax(1)
+    entropy, reached = -(log_p.exp() * log_p).sum(1), z.argmax(1) == labels
+    logit = z.gather(1, labels[:, None])[:, 0]
+    margin = logit - z.scatter(1, labels[:, None], -torch.inf).amax(1)
+    rows = {}
+    for label in labels.unique():
+        chosen = labels == label
+        x = impressions.x[chosen].flatten(1).float()
+        n, norms, total = len(x), x.norm(dim=1), F.normalize(x).sum(0).square().sum().item()
+        rows[int(label)] = {
+            "reached": reached[chosen].float().mean().item(),
+            "confidence": log_p[chosen, label].exp().mean().item(),
+            "entropy": entropy[chosen].mean().item(),
+            "margin": margin[chosen].mean().item(),
+            "norm": norms.mean().item(),
+            "spread": (norms.std(correction=0) / norms.mean()).item(),
+            "infeasible": ((x < low) | (x > high)).float().mean().item(),
+            "cosine": (total - n) / (n * (n - 1)) if n > 1 else 1.0,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")
 
 
 def follow_impression(
-    model: nn.Module, label: int, layer: str = "input", *, recipe: str = "calibrated", steps: int | None = None
+    model: nn.Module, label: int, layer: str = "input", *, recipe: str = "natural", steps: int | None = None
 ) -> tuple[pd.DataFrame, torch.Tensor]:
     """One impression's way from noise: confidence and norm at every step, and its states [steps + 1, *shape]."""
     states = []
@@ -194,6 +204,20 @@ def default_layer(model: nn.Module) -> str:
         if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
             return layer
     raise UserError(f"layer: none of {type(model).__name__} is responsive; train the model first")
+
+
+@torch.no_grad()
+def _outputs(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
+    """The number of classes that a tail tells apart."""
+    return tail(torch.zeros(2, *shape, device=device)).shape[1]
+
+
+def _head_rows(model: nn.Module, k: int) -> torch.Tensor:
+    """The head's weight, whose rows say which classes are alike; where there is none, rows that are all unlike."""
+    try:
+        return model.get_submodule(find_head(model)).weight.detach().float()
+    except UserError:
+        return torch.eye(k)
 
 
 def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import fast_arithmetic
+from unlearn_lib.common import device_of, fast_arithmetic
+from unlearn_lib.zeroshot.heads import along_targets, closed_form, linear_of
 
-RECIPE_VERSION = 1  # goes up when a recipe gives other bits
-RECIPES = ("calibrated", "published", "deepinversion")
-SMOOTHING = {"calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
-STEPS = {"calibrated": 100, "published": 1000, "deepinversion": 200}
-SECANTS = 12  # most steps of the search for the closed form's length; as a rule it ends sooner
+RECIPE_VERSION = 2  # goes up when a recipe gives other bits
+RECIPES = ("natural", "calibrated", "published", "deepinversion")
+SMOOTHING = {"natural": 0.0, "calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
+STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}
 STATISTICS = 25.0  # weight of the relative distance to BatchNorm's running statistics
 
 Follow = Callable[[int, torch.Tensor], None] | None
@@ -29,20 +29,26 @@ def calibrate(
     steps: int,
     bounds: tuple[float, float],
     *,
+    targets: torch.Tensor | None = None,
     pixels: bool = False,
     statistics: bool = False,
     follow: Follow = None,
 ) -> torch.Tensor:
     """argmin_x CE(tail(x), c) + 2e-4 |x|^2, smoothed labels, within `bounds`, by Adam from x [N, *shape].
 
+    targets [N, K]: argmin_x CE(tail(x), targets) instead, without the norm's term (natural impressions).
     pixels: + total variation, and the picture moved by up to two pixels in each step. statistics: also
-    + STATISTICS x `statistics_distance` (DeepInversion). A tail that is one linear layer starts from `closed_form`.
+    + STATISTICS x `statistics_distance` (DeepInversion). A tail that is one linear layer starts from `closed_form`
+    or, with targets, from `along_targets`.
     """
-    head, lr, roughness, arithmetic = _linear(tail), 0.05, 2e-3, nullcontext()
-    if head is not None:
-        x = closed_form(head, x, labels, bounds[0])
-        few, lr = (10, 0.05) if head.out_features <= 100 else (3, 0.02)  # with many classes a step is dear
-        steps = min(steps, few)
+    head, lr, roughness, arithmetic = linear_of(tail), 0.05, 2e-3, nullcontext()
+    goal, smoothing, shrink = (labels, SMOOTHING["calibrated"], 2e-4) if targets is None else (targets, 0.0, 0.0)
+    if head is not None and targets is not None:
+        x, steps = along_targets(head, x, targets, bounds), min(steps, 10 if head.out_features <= 100 else 5)
+    elif head is not None:
+        x = closed_form(head, x, labels, bounds)
+        most, lr = (10, 0.05) if head.out_features <= 100 else (3, 0.02)  # with many classes a step is dear
+        steps = min(steps, most)
     if statistics:
         lr, roughness, arithmetic = 0.1, 1e-2, fast_arithmetic(x.device)
     x.requires_grad_(True)
@@ -57,8 +63,8 @@ def calibrate(
                 shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
             with arithmetic:
                 logits = tail(shown).float()
-            loss = F.cross_entropy(logits, labels, label_smoothing=SMOOTHING["calibrated"], reduction="sum")
-            loss = loss + 2e-4 * x.square().sum()
+            loss = F.cross_entropy(logits, goal, label_smoothing=smoothing, reduction="sum")
+            loss = loss + shrink * x.square().sum()
             if pixels:
                 loss = loss + roughness * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
             if statistics:
@@ -91,38 +97,6 @@ def publish(
 
 
 @torch.no_grad()
-def closed_form(
-    head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, low: float, target: float = 0.95
-) -> torch.Tensor:
-    """x0 + t (w_c - mean w) / |w_c - mean w|, clamped at `low`, with each row's t such that p_c = `target`.
-
-    logit p_c is all but a straight line in t, so that a few secants, kept within a bracket, find t: one product with
-    the head each.
-    """
-    direction = F.normalize(head.weight - head.weight.mean(0))[labels]
-    goal = torch.tensor(target).logit().item()
-
-    def excess(t: torch.Tensor) -> torch.Tensor:
-        z = head(torch.addcmul(x0, t, direction).clamp_(min=low))
-        own = z.gather(1, labels[:, None])
-        return own - z.scatter_(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True) - goal
-
-    near, far = torch.zeros(len(x0), 1, device=x0.device), torch.full((len(x0), 1), 1e3, device=x0.device)
-    last, t, before = near, near + 1, excess(near)
-    for _ in range(SECANTS):
-        now = excess(t)
-        if now.abs().max() < 1e-3:
-            break
-        near, far = torch.where(now < 0, t, near), torch.where(now < 0, far, t)
-        step = t - now * (t - last) / (now - before)
-        limit = torch.minimum(far, 3 * t + 1)  # a secant on a flat piece would go anywhere
-        last, before = t, now
-        step = torch.where((step > near) & (step < limit), step, (near + limit) / 2)
-        t = torch.where(now.abs() < 1e-3, t, step)
-    return torch.addcmul(x0, t, direction).clamp_(min=low)
-
-
-@torch.no_grad()
 def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
     """sum_l (|mu - mu_l| + |s2 - s2_l|) / sum_l (|mu_l| + |s2_l|) over a network's BatchNorm layers l.
 
@@ -130,7 +104,7 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
     The numerator is DeepInversion's (Yin et al. 2020, eq. 4); the share makes networks of any depth comparable.
     """
     with watched_statistics(model) as distances:
-        model.eval()(x.to(next(model.parameters()).device))
+        model.eval()(x.to(device_of(model)))
     return float(sum(distances))
 
 
@@ -151,9 +125,3 @@ def watched_statistics(net: nn.Module) -> Iterator[list[torch.Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _linear(tail: nn.Module) -> nn.Linear | None:
-    """The tail's linear layer, where the tail is nothing else."""
-    modules = [m for m in tail.modules() if not list(m.children())]
-    return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
