@@ -33,12 +33,12 @@ store.py: test_bites test_store test_runs
 + if shutil.rmtree(path, ignore_errors=True):
 - if not path.exists() and _aside(path).is_dir():
 + if False:
-networks/zoo.py: test_models
+networks/zoo.py: test_models test_bites
 - torch.manual_seed(seed)
 + torch.manual_seed(0)
 - return self.fc3(F.dropout(x, self.dropout, self.training))
 + return self.fc3(x)
-networks/splitting.py: test_models
+networks/splitting.py: test_models test_bites
 - tail.call_method("clone", (tail.placeholder("x"),))
 + tail.placeholder("x")
 - isinstance(model.get_submodule(node.target), nn.Linear)
