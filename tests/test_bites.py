@@ -1,7 +1,6 @@
-"""Training, runs and what is kept, by what a reader would check by hand: what is looked at, shown, replaced, reused."""
+"""What a reader would check by hand: what training looks at and shows, what a seed does, what a head is."""
 
 import dataclasses
-import threading
 
 import pytest
 import torch
@@ -16,11 +15,7 @@ from unlearn_lib import (
     fit,
     make_impressions,
     make_model,
-    open_run,
-    store,
 )
-from unlearn_lib.networks import write_run
-from unlearn_lib.store import cached, digest
 
 
 class Untouchable:
@@ -146,90 +141,6 @@ def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearnin
     )
     assert torch.equal(weights(run.load_model()), weights(same))
     assert not torch.equal(weights(same), weights(other))
-
-
-def test_who_reads_a_run_while_it_is_written_anew_always_finds_one(tmp_path):
-    model, over, found = make_model("lenet5", 10), threading.Event(), []
-    write_run(tmp_path, "lenet5-digits-s0", {"count": 0}, model, {}, {})
-
-    def read():
-        while not over.is_set():
-            try:
-                found.append(open_run(tmp_path, "lenet5-digits-s0").config["count"])
-            except Exception as error:
-                found.append(error)
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for count in range(1, 21):
-        write_run(tmp_path, "lenet5-digits-s0", {"count": count}, model, {}, {})
-    over.set()
-    reader.join()
-    assert not [what for what in found if isinstance(what, Exception)]
-    assert found == sorted(found)
-
-
-def test_a_digest_tells_apart_what_differs_in_shape_type_value_or_place(tmp_path):
-    (tmp_path / "file").write_bytes(b"content")
-    x = torch.zeros(2, 3)
-    others = [x.view(3, 2), x.view(6), x.double(), x.int(), x + 1, {"x": x}, {"y": x}, tmp_path / "file", 0, 0.0, "0"]
-    assert len({digest(other) for other in [x, *others]} | {digest(x, 0), digest(0, x)}) == len(others) + 3
-    assert digest({"a": x, "b": 1}) == digest({"b": 1, "a": torch.zeros(2, 3)})
-
-
-@pytest.mark.parametrize("name", ["kept.safetensors", "kept.json"])
-def test_what_is_kept_is_taken_again_under_the_same_key_alone(tmp_path, name):
-    made = []
-
-    def make():
-        made.append({} if name.endswith("json") else {"x": torch.full((2,), float(len(made)))})
-        return made[-1], {"count": len(made)}
-
-    def counts(key, **more):
-        tensors, facts = cached(tmp_path / name, key, make, **more)
-        assert tensors.keys() == made[-1].keys() and all(torch.equal(tensors[k], made[-1][k]) for k in tensors)
-        return facts["count"]
-
-    assert [counts({"seed": 0, "shape": (1, 2)}) for _ in range(2)] == [1, 1]
-    assert [counts({"seed": 1, "shape": (1, 2)}) for _ in range(2)] == [2, 2]
-    assert [counts({"seed": 1}), counts({"seed": 1}, force=True), counts({"seed": 1})] == [3, 4, 4]
-    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:20])
-    assert counts({"seed": 1}) == 5
-
-
-def test_two_that_want_the_same_do_the_work_once(tmp_path):
-    begun, go_on, made = threading.Event(), threading.Event(), []
-
-    def make():
-        made.append(1)
-        begun.set()
-        assert go_on.wait(60)
-        return {}, {}
-
-    threads = [threading.Thread(target=cached, args=(tmp_path / "kept.json", {}, make)) for _ in range(2)]
-    threads[0].start()
-    assert begun.wait(60)
-    threads[1].start()
-    threads[1].join(0.3)  # it either waits now or makes its own
-    go_on.set()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 1
-
-
-@pytest.mark.parametrize("swaps", [True, False])
-def test_a_run_is_replaced_also_where_names_cannot_be_swapped_and_comes_back_after_a_death(
-    tmp_path, monkeypatch, swaps
-):
-    if not swaps:
-        monkeypatch.setattr(store, "_swap", lambda one, other: False)
-    model = make_model("lenet5", 10)
-    for count in range(2):
-        write_run(tmp_path, "lenet5-digits-s0", {"count": count}, model, {}, {})
-    assert open_run(tmp_path, "lenet5-digits-s0").config["count"] == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["lenet5-digits-s0"]
-    (tmp_path / "lenet5-digits-s0").rename(tmp_path / ".lenet5-digits-s0.old")  # died in between
-    assert open_run(tmp_path, "lenet5-digits-s0").config["count"] == 1
 
 
 @pytest.mark.parametrize("last", [nn.ReLU(), nn.Softmax(1), nn.BatchNorm1d(10)])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FAULTS = r"""
-store.py: test_bites test_store test_runs
+store.py: test_store test_runs
 - sha.update(f"{part.dtype}{tuple(part.shape)}".encode())
 + pass
 - found = None if force else kept(path, key)
@@ -50,7 +50,7 @@ networks/splitting.py: test_models test_bites
 networks/weights.py: test_weights
 - round(resize * size / crop)
 + resize
-networks/runs.py: test_bites test_runs
+networks/runs.py: test_runs test_bites
 - if len(row) > 2 else
 + if len(row) > 1 else
 - if old.get(k) != new.get(k)), None
