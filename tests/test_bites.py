@@ -7,15 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib import (
-    Experiment,
-    Split,
-    ZeroShotUnlearner,
-    find_head,
-    fit,
-    make_impressions,
-    make_model,
-)
+from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, split
 
 
 class Untouchable:
@@ -148,3 +140,21 @@ def test_a_network_that_ends_in_anything_but_a_linear_layer_has_no_head(last):
     assert find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 10))) == "1"
     with pytest.raises(ValueError, match="does not end in a linear layer"):
         find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 10), last))
+
+
+class Scaled(nn.Module):
+    """Takes a parameter up early and uses it late."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.one, self.two = nn.Parameter(torch.tensor(3.0)), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        scale = self.scale
+        return self.two(self.one(x)) * scale
+
+
+def test_a_parameter_that_is_used_behind_the_cut_does_not_cross_it():
+    model, x = Scaled(), torch.randn(3, 4)
+    body, tail = split(model, "two")
+    assert torch.equal(tail(body(x)), model(x))
