@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, split
+from unlearn_lib.networks import behind_relu
 
 
 class Untouchable:
@@ -158,3 +159,20 @@ def test_a_parameter_that_is_used_behind_the_cut_does_not_cross_it():
     model, x = Scaled(), torch.randn(3, 4)
     body, tail = split(model, "two")
     assert torch.equal(tail(body(x)), model(x))
+
+
+class Joined(nn.Module):
+    """Two branches, of which one or both end in a ReLU, added before the head."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.both, self.one, self.two, self.head = both, nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        one, two = self.one(x).relu(), self.two(x)
+        return self.head(one + (two.relu() if self.both else two))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_sum_is_never_negative_only_where_no_part_is(both):
+    assert behind_relu(Joined(both), "head") is both
