@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, split
-from unlearn_lib.networks import behind_relu
+from unlearn_lib.networks import behind_relu, difference
 
 
 class Untouchable:
@@ -176,3 +176,17 @@ class Joined(nn.Module):
 @pytest.mark.parametrize("both", [True, False])
 def test_a_sum_is_never_negative_only_where_no_part_is(both):
     assert behind_relu(Joined(both), "head") is both
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ({"lr": 1, "size": None}, {"lr": 1, "size": None}, None),
+        ({"lr": 1}, {"lr": 2}, ("lr", 1, 2)),
+        ({"lr": 1}, {"lr": 1, "weights": "a.pth"}, ("weights", None, "a.pth")),
+        ({"lr": 1, "weights": "a.pth"}, {"lr": 1}, ("weights", "a.pth", None)),
+        ({"lr": 1, "device": "cuda"}, {"lr": 1}, None),
+    ],
+)
+def test_two_runs_differ_in_any_argument_that_one_of_them_has_and_in_no_note(old, new, expected):
+    assert difference(old, new) == expected
