@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, split
-from unlearn_lib.networks import behind_relu, difference
+from unlearn_lib.networks import behind_relu, difference, find_run, write_run
+from unlearn_lib.store import write_json
 
 
 class Untouchable:
@@ -190,3 +191,23 @@ def test_a_sum_is_never_negative_only_where_no_part_is(both):
 )
 def test_two_runs_differ_in_any_argument_that_one_of_them_has_and_in_no_note(old, new, expected):
     assert difference(old, new) == expected
+
+
+def test_a_run_that_does_not_tell_its_format_is_of_an_older_one(tmp_path):
+    run = write_run(tmp_path, "lenet5-digits-s0", {"lr": 1}, make_model("lenet5", 10), {}, {})
+    assert find_run(tmp_path, run.name, {"lr": 1}) == run
+    write_json(run.path / "config.json", {name: value for name, value in run.config.items() if name != "format"})
+    with pytest.raises(ValueError, match="older format.*--force makes it anew, --version-name keeps both"):
+        find_run(tmp_path, run.name, {"lr": 1})
+
+
+@pytest.mark.parametrize("mean, std", [(0.13, 0.31), ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))])
+def test_pictures_are_normalised_value_by_value_and_stay_within_the_range_that_is_told(digits, mean, std):
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    data = dataclasses.replace(digits, mean=mean, std=std)
+    x, (low, high) = data.normalise(images), data.pixel_range
+    for channel in range(3):
+        m, s = (value if isinstance(value, float) else value[channel] for value in (mean, std))
+        assert x[0, channel, 0, :2].tolist() == pytest.approx([-m / s, (1 / 255 - m) / s], abs=1e-5)
+        assert x[1, channel, -1, -1].item() == pytest.approx((1 - m) / s, abs=1e-5)
+    assert (x.min().item(), x.max().item()) == pytest.approx((low, high), abs=1e-5)

@@ -108,7 +108,7 @@ zeroshot/impressions.py: test_impressions
 + total / (n * n)
 - "responsive": reached >= share
 + "responsive": reached > 0
-data/sets.py: test_data
+data/sets.py: test_data test_bites
 - return (images.float() / 255 - mean) / std
 + return (images.float() / 255 - mean) * std
 - range(int(first), int(last) + 1)
