@@ -1,4 +1,4 @@
-"""What a reader would check by hand: what training looks at and shows, what a seed does, what a head is."""
+"""What a reader would check by hand in networks, data, training and runs, where a wrong line would say nothing."""
 
 import dataclasses
 
@@ -7,7 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, split
+from unlearn_lib import (
+    Experiment,
+    Split,
+    ZeroShotUnlearner,
+    find_head,
+    fit,
+    logits_of,
+    make_impressions,
+    make_model,
+    split,
+)
 from unlearn_lib.networks import behind_relu, difference, find_run, write_run
 from unlearn_lib.store import write_json
 
@@ -211,3 +221,11 @@ def test_pictures_are_normalised_value_by_value_and_stay_within_the_range_that_i
         assert x[0, channel, 0, :2].tolist() == pytest.approx([-m / s, (1 / 255 - m) / s], abs=1e-5)
         assert x[1, channel, -1, -1].item() == pytest.approx((1 - m) / s, abs=1e-5)
     assert (x.min().item(), x.max().item()) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_logits_are_those_of_the_network_at_rest_however_it_was_left(digits):
+    model, pictures = make_model("lenet5", 10, dropout=0.9), digits.test.images[:20]
+    at_rest = logits_of(model.eval(), pictures, digits)
+    assert torch.equal(logits_of(model.train(), pictures, digits), at_rest)
+    assert torch.allclose(logits_of(model, pictures, digits, batch_size=7), at_rest, atol=1e-5)
+    assert not model.training

@@ -142,7 +142,7 @@ training.py: test_bites test_training
 + pass
 - model.load_state_dict(best)
 + pass
-evaluation.py: test_evaluation
+evaluation.py: test_evaluation test_bites
 - / total if total else None
 + / count.sum().item() if total else None
 - labels * num_classes + predicted
