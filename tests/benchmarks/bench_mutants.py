@@ -4,7 +4,6 @@
 
 A fault is put into a copy of the repository. It is killed where a test fails; one that survives shows a line which no
 test holds. Before anything else every text has to be found exactly once, and the tests have to pass without a fault.
-All of it takes about twenty minutes on two cores.
 """
 
 import argparse
