@@ -144,6 +144,7 @@ def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearnin
         ZeroShotUnlearner(model, made, [1, 2], method="distill", seed=seed, **numbers).unlearn()[0] for seed in (3, 0)
     )
     assert torch.equal(weights(run.load_model()), weights(same))
+    assert run.metrics["masked"]["forget_accuracy"] == 0 < run.metrics["original"]["forget_accuracy"]
     assert not torch.equal(weights(same), weights(other))
 
 
