@@ -1,15 +1,25 @@
-"""Training and runs, by what a reader would check by hand: what is looked at, what is shown, what a seed does."""
+"""What a reader would check by hand in networks, data, training and runs, where a wrong line would say nothing."""
 
 import dataclasses
-import threading
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib import Experiment, Split, ZeroShotUnlearner, find_head, fit, make_impressions, make_model, open_run
-from unlearn_lib.networks import write_run
+from unlearn_lib import (
+    Experiment,
+    Split,
+    ZeroShotUnlearner,
+    find_head,
+    fit,
+    logits_of,
+    make_impressions,
+    make_model,
+    split,
+)
+from unlearn_lib.networks import behind_relu, difference, find_run, write_run
+from unlearn_lib.store import write_json
 
 
 class Untouchable:
@@ -121,6 +131,7 @@ def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearnin
     expected = make_model("lenet5", 10, seed=3)
     fit(expected, three.dataset, seed=3, **{name: original.config[name] for name in ("epochs", "lr", "batch_size")})
     assert torch.equal(weights(model), weights(expected))
+    assert not torch.equal(weights(make_model("lenet5", 10, seed=3)), weights(make_model("lenet5", 10, seed=0)))
 
     head = find_head(model)
     made = three.impressions(head, samples=5)
@@ -133,25 +144,89 @@ def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearnin
         ZeroShotUnlearner(model, made, [1, 2], method="distill", seed=seed, **numbers).unlearn()[0] for seed in (3, 0)
     )
     assert torch.equal(weights(run.load_model()), weights(same))
+    assert run.metrics["masked"]["forget_accuracy"] == 0 < run.metrics["original"]["forget_accuracy"]
     assert not torch.equal(weights(same), weights(other))
 
 
-def test_who_reads_a_run_while_it_is_written_anew_always_finds_one(tmp_path):
-    model, over, found = make_model("lenet5", 10), threading.Event(), []
-    write_run(tmp_path, "lenet5-digits-s0", {"count": 0}, model, {}, {})
+@pytest.mark.parametrize("last", [nn.ReLU(), nn.Softmax(1), nn.BatchNorm1d(10)])
+def test_a_network_that_ends_in_anything_but_a_linear_layer_has_no_head(last):
+    assert find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 10))) == "1"
+    with pytest.raises(ValueError, match="does not end in a linear layer"):
+        find_head(nn.Sequential(nn.Flatten(), nn.Linear(4, 10), last))
 
-    def read():
-        while not over.is_set():
-            try:
-                found.append(open_run(tmp_path, "lenet5-digits-s0").config["count"])
-            except Exception as error:
-                found.append(error)
 
-    reader = threading.Thread(target=read)
-    reader.start()
-    for count in range(1, 21):
-        write_run(tmp_path, "lenet5-digits-s0", {"count": count}, model, {}, {})
-    over.set()
-    reader.join()
-    assert not [what for what in found if isinstance(what, Exception)]
-    assert found == sorted(found)
+class Scaled(nn.Module):
+    """Takes a parameter up early and uses it late."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale, self.one, self.two = nn.Parameter(torch.tensor(3.0)), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        scale = self.scale
+        return self.two(self.one(x)) * scale
+
+
+def test_a_parameter_that_is_used_behind_the_cut_does_not_cross_it():
+    model, x = Scaled(), torch.randn(3, 4)
+    body, tail = split(model, "two")
+    assert torch.equal(tail(body(x)), model(x))
+
+
+class Joined(nn.Module):
+    """Two branches, of which one or both end in a ReLU, added before the head."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.both, self.one, self.two, self.head = both, nn.Linear(4, 5), nn.Linear(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x):
+        one, two = self.one(x).relu(), self.two(x)
+        return self.head(one + (two.relu() if self.both else two))
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_sum_is_never_negative_only_where_no_part_is(both):
+    assert behind_relu(Joined(both), "head") is both
+
+
+@pytest.mark.parametrize(
+    "old, new, expected",
+    [
+        ({"lr": 1, "size": None}, {"lr": 1, "size": None}, None),
+        ({"lr": 1}, {"lr": 2}, ("lr", 1, 2)),
+        ({"lr": 1}, {"lr": 1, "weights": "a.pth"}, ("weights", None, "a.pth")),
+        ({"lr": 1, "weights": "a.pth"}, {"lr": 1}, ("weights", "a.pth", None)),
+        ({"lr": 1, "device": "cuda"}, {"lr": 1}, None),
+    ],
+)
+def test_two_runs_differ_in_any_argument_that_one_of_them_has_and_in_no_note(old, new, expected):
+    assert difference(old, new) == expected
+
+
+def test_a_run_that_does_not_tell_its_format_is_of_an_older_one(tmp_path):
+    run = write_run(tmp_path, "lenet5-digits-s0", {"lr": 1}, make_model("lenet5", 10), {}, {})
+    assert find_run(tmp_path, run.name, {"lr": 1}) == run
+    write_json(run.path / "config.json", {name: value for name, value in run.config.items() if name != "format"})
+    with pytest.raises(ValueError, match="older format.*--force makes it anew, --version-name keeps both"):
+        find_run(tmp_path, run.name, {"lr": 1})
+
+
+@pytest.mark.parametrize("mean, std", [(0.13, 0.31), ((0.5, 0.4, 0.3), (0.2, 0.25, 0.3))])
+def test_pictures_are_normalised_value_by_value_and_stay_within_the_range_that_is_told(digits, mean, std):
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    data = dataclasses.replace(digits, mean=mean, std=std)
+    x, (low, high) = data.normalise(images), data.pixel_range
+    for channel in range(3):
+        m, s = (value if isinstance(value, float) else value[channel] for value in (mean, std))
+        assert x[0, channel, 0, :2].tolist() == pytest.approx([-m / s, (1 / 255 - m) / s], abs=1e-5)
+        assert x[1, channel, -1, -1].item() == pytest.approx((1 - m) / s, abs=1e-5)
+    assert (x.min().item(), x.max().item()) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_logits_are_those_of_the_network_at_rest_however_it_was_left(digits):
+    model, pictures = make_model("lenet5", 10, dropout=0.9), digits.test.images[:20]
+    at_rest = logits_of(model.eval(), pictures, digits)
+    assert torch.equal(logits_of(model.train(), pictures, digits), at_rest)
+    assert torch.allclose(logits_of(model, pictures, digits, batch_size=7), at_rest, atol=1e-5)
+    assert not model.training
