@@ -89,6 +89,9 @@ def _decode(path: Path, framing: Framing) -> tuple[np.ndarray | None, bool]:
     except UserError:
         return None, False
     if framing.resize is not None:
+        longest = 16 * min(picture.size)  # no more than the middle is looked at; all of a thin one, scaled, is huge
+        if max(picture.size) > longest:
+            picture = T.center_crop(picture, [min(picture.height, longest), min(picture.width, longest)])
         picture = T.resize(picture, framing.resize, framing.interpolation)
         picture = T.center_crop(picture, [height, width])
     elif picture.size != (width, height):
