@@ -176,11 +176,11 @@ class UntilHead(nn.Module):
 def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
     """The graph of two nodes, `UntilHead` and head, of a network that cannot be traced but ends in a linear layer."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    name = type(model).__name__
+    sentence = f"model: {type(model).__name__} cannot be traced by torch.fx ({first_line(error)})"
     if not linear or not hasattr(model, "input_shape"):
         raise UserError(
-            f"model: {name} cannot be traced by torch.fx ({error}); one whose forward asks nothing about the "
-            "pictures' contents, or that has an input_shape and ends in an nn.Linear, is accepted"
+            f"{sentence}; one whose forward asks nothing about the pictures' contents, or that has an input_shape and "
+            "ends in an nn.Linear, is accepted"
         ) from error
     until, head = UntilHead(model, linear[-1]), model.get_submodule(linear[-1])
     x = torch.rand_like(probe(model))
@@ -189,12 +189,16 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
         raise UserError(no_tensor(model, type(whole)))
     if not torch.equal(head(until(x)), whole):
         raise UserError(
-            f"model: {name} cannot be traced by torch.fx ({error}) and does not end in {linear[-1]}, its last linear "
-            "layer, alone; one that does is accepted"
-        ) from error
+            f"{sentence} and does not end in {linear[-1]} alone, its last nn.Linear; one that does is accepted"
+        )
     graph = fx.Graph()
     graph.output(graph.call_module(linear[-1], (graph.call_module(UNTIL, (graph.placeholder("x"),)),)))
-    return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph, name).eval()
+    return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph).eval()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as part of a sentence."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def no_tensor(model: nn.Module, kind: object) -> str:
