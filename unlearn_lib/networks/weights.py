@@ -110,9 +110,9 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
         model, {n: t for n, t in state.items() if n in current or not n.lower().startswith("aux")}, state
     )
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise UserError(f"weights: {given} given, in which {name} has values that are not finite")
-        if name in current and tensor.is_floating_point() != current[name].is_floating_point():
+        if name in current and current[name].is_floating_point() > tensor.is_floating_point():
             raise UserError(f"weights: {given} given, which does not fit the model ({name} is {tensor.dtype})")
     wrong = {n for n in current.keys() & state.keys() if current[n].shape != state[n].shape}
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from types import ModuleType
 
 import torch
@@ -55,10 +56,11 @@ def make_model(
     """A freshly initialised classifier: `lenet5`, `karpathynet`, `efficientnet_lite0`, a torchvision classifier by its
     name, `timm/NAME`, or `package.module:factory`, a function or class of the user's own.
 
-    num_classes: None leaves the network's default. size: height and width of a picture; where none is given 224 for
-    efficientnet_lite0, its own for a timm network that takes one size alone, the `input_shape` of a user's network,
-    else 64. dropout: rate in [0, 1); None leaves the network's own. pretrained: whether weights from elsewhere will go
-    in, for which GoogLeNet and Inception change their input. The picture's (C, H, W) stands in `model.input_shape`.
+    num_classes: None leaves the network's default (2 where a factory has none). size: height and width of a picture;
+    where none is given 224 for efficientnet_lite0, its own for a timm network that takes one size alone, the
+    `input_shape` of a user's network, else 64. dropout: rate in [0, 1); None leaves the network's own. pretrained:
+    whether weights from elsewhere will go in, for which GoogLeNet and Inception change their input. The picture's
+    (C, H, W) stands in `model.input_shape`.
     A factory is called with num_classes and size where it takes them; it is code, found from the current folder too.
     Raises UserError on an unknown name, a size that the network does not take, or dropout where it has none.
     """
@@ -154,7 +156,7 @@ def _make_lite0(name: str, classes: dict, size: int | None) -> nn.Module:
 def _make_timm(name: str, classes: dict, size: int | None) -> nn.Module:
     timm, code = needed("timm", name, "timm"), name.removeprefix("timm/")
     if not timm.is_model(code):
-        near = timm.list_models(f"{code[:5]}*")[:6] or ["resnet18", "vit_tiny_patch16_224"]
+        near = get_close_matches(code, timm.list_models(), 6) or ["resnet18", "vit_tiny_patch16_224"]
         raise UserError(f"model: {name!r} given; timm has {', '.join(near)} and others")
     config = timm.get_pretrained_cfg(code)
     channels, *own = config.input_size if config else (3, 224, 224)
@@ -174,7 +176,10 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
             make = getattr(importlib.import_module(place), factory)
             takes = inspect.signature(make).parameters
             anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-            model = make(**{key: value for key, value in given.items() if anything or key in takes})
+            given = {key: value for key, value in given.items() if anything or key in takes}
+            if "num_classes" in takes and takes["num_classes"].default is inspect.Parameter.empty:
+                given = {"num_classes": 2} | given
+            model = make(**given)
         except Exception as error:  # it is the user's code
             raise UserError(f"model: {name} makes no network ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(model, nn.Module):
