@@ -1,9 +1,11 @@
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from unlearn_lib import find_head, make_model, pick_device, split, splittable_layers
-from unlearn_lib.networks import at_pixels, behind_relu, layer_shape
+from unlearn_lib.networks import at_pixels, bounds_of, framing_of, layer_shape, model_code
 
 LENET5 = ["conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "fc2", "fc3"]
 KARPATHYNET = ["conv11", "conv12", "pool1", "conv21", "conv22", "pool2", "conv31", "conv32", "pool3", "flatten", "fc1"]
@@ -71,9 +73,24 @@ def test_a_network_that_ends_in_a_relu_has_no_head():
 
 def test_what_comes_out_of_a_relu_is_known_to_be_feasible_only_from_zero_on():
     lenet = make_model("lenet5", 10)
-    assert [layer for layer in LENET5 if behind_relu(lenet, layer)] == LENET5[1:]
-    assert behind_relu(make_model("resnet18", 10), "fc")
-    assert not behind_relu(make_model("vit_b_16", 10), "heads.head")
+    assert [layer for layer in LENET5 if bounds_of(lenet, layer)[0] == 0] == LENET5[1:]
+    assert bounds_of(make_model("resnet18", 10), "fc")[0] == 0
+    assert bounds_of(make_model("vit_b_16", 10, size=16), "heads.head")[0] == -torch.inf
+
+
+def test_efficientnet_lite0_is_cut_at_every_block_and_its_features_lie_between_0_and_6():
+    model = make_model("efficientnet_lite0", 10, size=64).eval()
+    layers = splittable_layers(model)
+    blocks = [f"_blocks.{i}" for i in range(16)]
+    assert {"_conv_stem.static_padding", *blocks, "_conv_head", "_avg_pooling", "_dropout", "_fc"} <= set(layers)
+    assert bounds_of(model, "_fc") == bounds_of(model, "_avg_pooling") == (0, 6)
+    with torch.no_grad():
+        for batch in (1, 3):
+            x = torch.randn(batch, *model.input_shape)
+            whole = model(x)
+            for layer in [*blocks[::4], "_conv_head", "_fc"]:
+                body, tail = split(model, layer)
+                assert torch.equal(tail(body(x)), whole), layer
 
 
 def test_pixels_enter_the_first_layer_and_no_other():
@@ -113,6 +130,11 @@ def test_dropout_acts_in_training_only_and_reaches_torchvisions_layers():
         ({"name": "lenet5", "size": 64}, "size: 64 given; lenet5 takes 28"),
         ({"name": "alexnet", "size": 16}, "size: alexnet does not take"),
         ({"name": "resnet18", "dropout": 0.5}, "has no dropout layer"),
+        ({"name": "timm/resnet1"}, "model: 'timm/resnet1' given; timm has .*resnet"),
+        ({"name": "no_such_place:net"}, "model: no_such_place:net makes no network \\(ModuleNotFoundError"),
+        ({"name": "torch.nn:no_such"}, "makes no network \\(AttributeError"),
+        ({"name": "torch.nn:Linear"}, "makes no network \\(TypeError"),
+        ({"name": "collections:Counter"}, "returns a Counter; a function that returns an nn.Module"),
     ],
 )
 def test_a_model_that_cannot_be_made_is_refused(arguments, message):
@@ -123,3 +145,91 @@ def test_a_model_that_cannot_be_made_is_refused(arguments, message):
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="device: 'gpu' is not to be had here; accepted: .*cpu"):
         pick_device("gpu")
+
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def fixed():
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+
+def flexible(num_classes, size=16):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, num_classes))
+    model.input_shape = (3, size, size)
+    model.framing = {"resize": 20, "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic"}
+    return model
+
+class Pair(nn.Linear):
+    input_shape = (1, 4, 4)
+    def __init__(self, num_classes):
+        super().__init__(16, num_classes)
+    def forward(self, x):
+        return super().forward(x.flatten(1)), x
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, request):
+    place = f"nets_{abs(hash(request.node.name))}"
+    (tmp_path / f"{place}.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+def test_a_network_of_the_users_own_is_found_from_the_current_folder(here):
+    assert make_model(f"{here}:flexible", 3).input_shape == (3, 16, 16)
+    assert make_model(f"{here}:flexible", 3, size=24)[1].weight.shape == (3, 3 * 24 * 24)
+    assert make_model(f"{here}:fixed", 6).input_shape == (1, 64, 64)
+    assert make_model(f"{here}:fixed", None, size=32).input_shape == (1, 32, 32)
+
+
+def test_its_preprocessing_travels_with_it(here):
+    framing = framing_of(f"{here}:flexible", None, 24)
+    assert (framing.shape, framing.resize, framing.mean) == ((3, 24, 24), 20, (0.5,) * 3)
+    assert framing.plain()["interpolation"] == "bicubic"
+    assert framing_of(f"{here}:fixed", None) is None
+
+
+def test_a_network_with_other_outputs_than_classes_is_refused(here):
+    with pytest.raises(ValueError, match="fixed has 6 outputs; 10 are wanted, one a class"):
+        make_model(f"{here}:fixed", 10)
+    with pytest.raises(ValueError, match="model: Pair returns a tuple"):
+        make_model(f"{here}:Pair", 10)
+
+
+def test_a_users_network_that_does_not_take_the_size_is_refused(here):
+    with pytest.raises(ValueError, match="size: .*fixed does not take pictures of 2x2"):
+        make_model(f"{here}:fixed", 6, size=2)
+
+
+def test_timm_networks_tell_their_size_and_preprocessing():
+    pytest.importorskip("timm")
+    assert make_model("timm/resnet18", 5).input_shape == (3, 64, 64)
+    assert make_model("timm/vit_tiny_patch16_224", 5).input_shape == (3, 224, 224)
+    assert make_model("timm/vit_tiny_patch16_224", 5, size=32).input_shape == (3, 32, 32)
+    framing = framing_of("timm/vit_tiny_patch16_224", "imagenet")
+    assert (framing.resize, framing.mean, framing.interpolation.value) == (248, (0.5,) * 3, "bicubic")
+
+
+def test_absent_timm_is_named_with_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="timm/resnet18 given, but timm is not installed; pip install timm"):
+        make_model("timm/resnet18", 5)
+
+
+def test_efficientnet_lite0_wants_its_pictures_as_it_was_trained():
+    framing = framing_of("efficientnet_lite0", "imagenet")
+    assert (framing.shape, framing.resize) == ((3, 224, 224), 256)
+    assert torch.tensor(framing.mean[0] * 255) == 127
+    assert torch.tensor(framing.std[0] * 255) == 128
+    assert framing_of("efficientnet_lite0", "imagenet", 112).resize == 128
+
+
+def test_a_networks_name_in_a_folders_name():
+    assert [model_code(name) for name in ("timm/resnet18", "lenet5", "pkg.mod:make", "resnet18")] == [
+        "timm_resnet18",
+        "lenet5",
+        "pkg.mod_make",
+        "resnet18",
+    ]

@@ -1,9 +1,15 @@
-"""Ten of torchvision's classifiers with random weights, each at the smallest picture it takes."""
+"""Ten of torchvision's classifiers and five of timm's with random weights, each at a small picture.
+
+`CI_FULL=1` makes impressions at their inner layers too.
+"""
+
+import os
 
 import pytest
 import torch
 
 from unlearn_lib import ZeroShotUnlearner, find_head, make_impressions, make_model, split, splittable_layers
+from unlearn_lib.networks import bounds_of
 
 FORGET = [1, 4]
 NETWORKS = {  # the smallest size, and an inner layer
@@ -17,34 +23,40 @@ NETWORKS = {  # the smallest size, and an inner layer
     "efficientnet_b0": (32, "features.7.0"),
     "vit_b_16": (16, "encoder.layers.encoder_layer_11"),
     "swin_t": (32, "features.7.1"),
+    "timm/resnet18": (32, "layer4.1"),
+    "timm/vit_tiny_patch16_224": (32, "blocks.5"),
+    "timm/convnext_atto": (32, "stages.2.blocks.3"),
+    "timm/efficientnet_lite0": (32, "blocks.5.1"),
+    "timm/mobilenetv3_small_050": (32, "blocks.4.1"),
 }
+PLACES = ["head", "inner layer"] if os.environ.get("CI_FULL") == "1" else ["head"]
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
     size, inner = NETWORKS[request.param]
+    if request.param.startswith("timm/"):
+        pytest.importorskip("timm")
     return make_model(request.param, 6, size=size).eval(), inner
 
 
 @torch.no_grad()
-def test_body_and_tail_together_equal_the_whole(network):
-    model, inner = network
-    x = torch.randn(2, *model.input_shape, generator=torch.Generator().manual_seed(0))
-    whole = model(x)
-    for layer in (find_head(model), inner):
-        body, tail = split(model, layer)
-        assert torch.equal(tail(body(x)), whole)
-
-
-def test_the_network_can_be_split_at_its_blocks(network):
+def test_body_and_tail_together_equal_the_whole_inside_its_bounds(network):
     model, inner = network
     layers = splittable_layers(model)
     assert layers[-1] == find_head(model)
-    assert inner in layers
     assert len(layers) >= 12
+    for batch in (1, 3):
+        x = torch.randn(batch, *model.input_shape, generator=torch.Generator().manual_seed(0))
+        whole = model(x)
+        for layer in (layers[-1], inner):
+            body, tail = split(model, layer)
+            entering, (low, high) = body(x), bounds_of(model, layer)
+            assert torch.equal(tail(entering), whole), layer
+            assert low <= entering.min() <= entering.max() <= high, layer
 
 
-@pytest.mark.parametrize("place", ["head", "inner layer"])
+@pytest.mark.parametrize("place", PLACES)
 def test_impressions_made_there_make_it_forget(network, place):
     model, inner = network
     layer = find_head(model) if place == "head" else inner

@@ -1,10 +1,18 @@
+import copy
+import logging
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+from torch import nn
+from torchvision.transforms import functional as T
 
 from unlearn_lib import Experiment, make_model
-from unlearn_lib.networks import apply_weights, framing_of, read_weights
+from unlearn_lib.networks import apply_weights, framing_of, load_state, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +40,9 @@ def test_a_checkpoint_of_a_parallel_network_is_unwrapped(tmp_path, state, wrappe
 
 def test_only_the_head_is_made_anew_for_another_number_of_classes(state, file):
     model = make_model("mobilenet_v3_small", 5, size=32)
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     apply_weights(model, read_weights("mobilenet_v3_small", str(file)), "mine")
-    fresh = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, own[name])}
+    fresh = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, start[name])}
     assert {"classifier.3.weight", "classifier.3.bias"} <= fresh
     taken = model.state_dict().keys() - {"classifier.3.weight", "classifier.3.bias"}
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in taken)
@@ -89,11 +97,154 @@ def test_a_smaller_size_keeps_the_proportion_of_the_cut():
     assert framing_of("resnet18", "IMAGENET1K_V1").shape == (3, 224, 224)
 
 
+def bare(**networks):
+    """The state dicts of networks as checkpoints hold them."""
+    return {name: network.state_dict() for name, network in networks.items()}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        torch.compile,
+        lambda net: torch.compile(nn.DataParallel(net)),
+        torch.optim.swa_utils.AveragedModel,
+    ],
+)
+def test_names_are_freed_of_what_wrappers_put_before_them_and_keep_their_metadata(tmp_path, wrap):
+    net = make_model("lenet5", 10, seed=4)
+    torch.save(wrap(copy.deepcopy(net)).state_dict(), tmp_path / "w.pth")
+    state = read_weights("lenet5", str(tmp_path / "w.pth"))
+    assert state.keys() == net.state_dict().keys()
+    assert state._metadata.keys() >= net.state_dict()._metadata.keys()
+    apply_weights(make_model("lenet5", 10), state, "w.pth")
+
+
+def test_of_a_checkpoint_with_averaged_weights_these_are_taken_and_the_log_says_so(tmp_path, caplog):
+    plain, averaged = make_model("lenet5", 10, seed=4), make_model("lenet5", 10, seed=5)
+    torch.save(bare(model=plain, model_ema=torch.optim.swa_utils.AveragedModel(averaged)), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO, "unlearn_lib"):
+        state = read_weights("lenet5", str(tmp_path / "w.pth"))
+    assert torch.equal(state["fc1.weight"], averaged.fc1.weight)
+    assert "w.pth holds several; those under model_ema are taken" in caplog.text
+
+
+def test_a_scripted_network_is_no_state_dict(tmp_path):
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(ValueError, match="w.pt is not a state dict but a scripted network"):
+        read_weights("lenet5", str(tmp_path / "w.pt"))
+
+
+def test_weights_that_are_no_numbers_are_refused_and_the_model_stays():
+    model, state = make_model("lenet5", 10), make_model("lenet5", 10, seed=3).state_dict()
+    before = copy.deepcopy(model.state_dict())
+    state["fc2.bias"][0] = torch.nan
+    with pytest.raises(ValueError, match="weights: w.pth given, in which fc2.bias has values that are not finite"):
+        apply_weights(model, state, "w.pth")
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_half_precision_weights_become_float32():
+    state = {name: tensor.half() for name, tensor in make_model("lenet5", 10, seed=3).state_dict().items()}
+    model = apply_weights(make_model("lenet5", 10), state, "w.pth")
+    assert model.fc1.weight.dtype == torch.float32
+    assert torch.equal(model.fc1.weight, state["fc1.weight"].float())
+
+
+def test_quantised_weights_are_refused():
+    state = {name: (100 * tensor).to(torch.int8) for name, tensor in make_model("lenet5", 10).state_dict().items()}
+    with pytest.raises(ValueError, match="does not fit the model .conv1.weight is torch.int8"):
+        apply_weights(make_model("lenet5", 10), state, "w.pth")
+
+
+def test_counters_that_old_checkpoints_lack_are_named(caplog):
+    model = make_model("resnet18", 10, size=32, seed=3)
+    state = OrderedDict((n, t) for n, t in model.state_dict().items() if not n.endswith("num_batches_tracked"))
+    state._metadata = model.state_dict()._metadata  # a new version's, which says that they are there
+    with caplog.at_level(logging.INFO, "unlearn_lib"):
+        loaded = apply_weights(make_model("resnet18", 10, size=32), state, "old.pth")
+    assert torch.equal(loaded.layer4[1].bn2.weight, model.layer4[1].bn2.weight)
+    assert "old.pth lacks num_batches_tracked of 20 layers" in caplog.text
+
+
+def test_a_head_made_anew_is_named(caplog):
+    with caplog.at_level(logging.INFO, "unlearn_lib"):
+        apply_weights(make_model("lenet5", 4), make_model("lenet5", 10).state_dict(), "w.pth")
+    assert "w.pth has 10 outputs; the head is made anew" in caplog.text
+
+
+def test_densenets_old_names_are_translated_as_torchvision_does():
+    net = make_model("densenet121", 10, size=32, seed=3)
+    old = OrderedDict(
+        (n.replace("norm1", "norm.1").replace("conv2", "conv.2") if "denselayer" in n else n, t)
+        for n, t in net.state_dict().items()
+        if not n.endswith("num_batches_tracked")
+    )
+    assert old.keys() != net.state_dict().keys()
+    loaded = apply_weights(make_model("densenet121", 10, size=32), old, "densenet.pth")
+    assert all(torch.equal(net.state_dict()[n], t) for n, t in loaded.state_dict().items())
+
+
+def test_vision_transformers_old_names_are_translated_by_its_modules_metadata():
+    net = make_model("vit_b_16", 4, size=16, seed=3)
+    old = OrderedDict(
+        (n.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."), t)
+        for n, t in net.state_dict().items()
+    )
+    loaded = apply_weights(make_model("vit_b_16", 4, size=16), old, "vit.pth")
+    assert torch.equal(loaded.encoder.layers[3].mlp[3].weight, net.encoder.layers[3].mlp[3].weight)
+
+
+def test_networks_that_want_their_version_get_it_from_a_safetensors_file_too(tmp_path):
+    net = make_model("mnasnet0_5", 4, size=32, seed=3)
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    state = read_weights("mnasnet0_5", str(tmp_path / "w.safetensors"))
+    loaded = apply_weights(make_model("mnasnet0_5", 4, size=32), state, "w")
+    assert torch.equal(loaded.classifier[1].weight, net.classifier[1].weight)
+    assert not load_state(net, dict(net.state_dict())).missing_keys
+
+
+def test_googlenet_changes_its_input_where_weights_from_elsewhere_go_in():
+    reference = torchvision.models.googlenet(
+        weights=None, num_classes=3, transform_input=True, init_weights=False
+    ).eval()
+    model = make_model("googlenet", 3, size=64)
+    assert not model.transform_input
+    apply_weights(model, reference.state_dict(), "w.pth").eval()
+    x = torch.randn(2, 3, 64, 64)
+    assert torch.equal(model(x), reference(x))
+    assert make_model("googlenet", 3, size=64, pretrained=True).transform_input
+
+
+def test_a_network_without_named_weights_takes_files_alone():
+    with pytest.raises(ValueError, match="weights: 'imagenet' given; for lenet5 the file of a state dict is accepted"):
+        read_weights("lenet5", "imagenet")
+    with pytest.raises(ValueError, match="weights: 'V1' given; for efficientnet_lite0 imagenet or the file"):
+        read_weights("efficientnet_lite0", "V1")
+
+
+def test_timms_weights_have_the_names_of_their_kinds():
+    pytest.importorskip("timm")
+    with pytest.raises(ValueError, match="weights: 'V1' given; for timm/resnet18 imagenet, .*a1_in1k"):
+        read_weights("timm/resnet18", "V1")
+
+
+@torch.no_grad()
+def test_efficientnet_lite0_knows_a_flower_and_a_palace():
+    state, framing = read_weights("efficientnet_lite0", "imagenet"), framing_of("efficientnet_lite0", "imagenet")
+    model = apply_weights(make_model("efficientnet_lite0", 1000), state, "imagenet").eval()
+    names = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
+    pictures = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]
+    cut = [T.center_crop(T.resize(p, framing.resize, framing.interpolation), framing.shape[1:]) for p in pictures]
+    answers = model(T.normalize(torch.stack(cut) / 255, framing.mean, framing.std)).argmax(1)
+    assert [names[i] for i in answers] == ["palace", "daisy"]
+
+
 def test_fine_tuning_starts_golden_from_the_same_weights_and_unlearning_finds_the_size(tmp_path, file):
-    words = {"data": "digits", "forget": [0, 1], "runs_root": tmp_path / "runs", "say": lambda sentence: None}
-    lab = Experiment("mobilenet_v3_small", size=32, weights=str(file), train_epochs=1, **words)
+    common = {"data": "digits", "forget": [0, 1], "runs_root": tmp_path / "runs", "say": lambda sentence: None}
+    lab = Experiment("mobilenet_v3_small", size=32, weights=str(file), train_epochs=1, **common)
     assert (lab.train().config["weights"], lab.golden().config["weights"]) == (str(file), str(file))
-    later = Experiment("mobilenet_v3_small", **words)
+    later = Experiment("mobilenet_v3_small", **common)
     assert (later.size, later.weights) == (32, str(file))
     run = later.unlearn("mask")
     assert run.blocks["golden"]["forget_accuracy"] == run.blocks["masked"]["forget_accuracy"] == 0.0

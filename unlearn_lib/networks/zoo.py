@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from types import ModuleType
 
 import torch
@@ -18,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import UserError
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.tracing import dry_run, no_tensor
+from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ def make_model(
     """A freshly initialised classifier: `lenet5`, `karpathynet`, `efficientnet_lite0`, a torchvision classifier by its
     name, `timm/NAME`, or `package.module:factory`, a function or class of the user's own.
 
-    num_classes: None leaves the network's default. size: height and width of a picture; where none is given 224 for
-    efficientnet_lite0, its own for a timm network that takes one size alone, the `input_shape` of a user's network,
-    else 64. dropout: rate in [0, 1); None leaves the network's own. pretrained: whether weights from elsewhere will go
-    in, for which GoogLeNet and Inception change their input. The picture's (C, H, W) stands in `model.input_shape`.
+    num_classes: None leaves the network's default (2 where a factory has none). size: height and width of a picture;
+    where none is given 224 for efficientnet_lite0, its own for a timm network that takes one size alone, the
+    `input_shape` of a user's network, else 64. dropout: rate in [0, 1); None leaves the network's own. pretrained:
+    whether weights from elsewhere will go in, for which GoogLeNet and Inception change their input. The picture's
+    (C, H, W) stands in `model.input_shape`.
     A factory is called with num_classes and size where it takes them; it is code, found from the current folder too.
     Raises UserError on an unknown name, a size that the network does not take, or dropout where it has none.
     """
@@ -93,12 +95,12 @@ def model_code(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def import_timm() -> ModuleType:
-    """The package timm, which is an extra. Raises UserError where it is not installed."""
+def needed(package: str, name: str, install: str) -> ModuleType:
+    """The package that a network comes from. Raises UserError where it is not installed."""
     try:
-        return importlib.import_module("timm")
+        return importlib.import_module(package)
     except ImportError as error:
-        raise UserError("model: a timm network given, but timm is not installed; pip install timm") from error
+        raise UserError(f"model: {name} given, but {package} is not installed; pip install {install}") from error
 
 
 def torchvision_names() -> list[str]:
@@ -144,18 +146,17 @@ def _make_torchvision(name: str, classes: dict, size: int | None) -> nn.Module:
 
 
 def _make_lite0(name: str, classes: dict, size: int | None) -> nn.Module:
-    from efficientnet_lite_pytorch import EfficientNet
-
     size = size or 224
-    model = EfficientNet.from_name("efficientnet-lite0", image_size=size, **classes)
+    package = needed("efficientnet_lite_pytorch", name, "efficientnet-lite-pytorch")
+    model = package.EfficientNet.from_name("efficientnet-lite0", image_size=size, **classes)
     model.input_shape = (3, size, size)
     return model
 
 
 def _make_timm(name: str, classes: dict, size: int | None) -> nn.Module:
-    timm, code = import_timm(), name.removeprefix("timm/")
+    timm, code = needed("timm", name, "timm"), name.removeprefix("timm/")
     if not timm.is_model(code):
-        near = timm.list_models(f"{code[:5]}*")[:6] or ["resnet18", "vit_tiny_patch16_224"]
+        near = get_close_matches(code, timm.list_models(), 6) or ["resnet18", "vit_tiny_patch16_224"]
         raise UserError(f"model: {name!r} given; timm has {', '.join(near)} and others")
     config = timm.get_pretrained_cfg(code)
     channels, *own = config.input_size if config else (3, 224, 224)
@@ -175,9 +176,12 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
             make = getattr(importlib.import_module(place), factory)
             takes = inspect.signature(make).parameters
             anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-            model = make(**{key: value for key, value in given.items() if anything or key in takes})
+            given = {key: value for key, value in given.items() if anything or key in takes}
+            if "num_classes" in takes and takes["num_classes"].default is inspect.Parameter.empty:
+                given = {"num_classes": 2} | given
+            model = make(**given)
         except Exception as error:  # it is the user's code
-            raise UserError(f"model: {name} makes no network ({type(error).__name__}: {error})") from error
+            raise UserError(f"model: {name} makes no network ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(model, nn.Module):
         raise UserError(
             f"model: {name} returns a {type(model).__name__}; a function that returns an nn.Module is accepted"
@@ -190,8 +194,7 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
 
 def _check_answers(model: nn.Module, name: str, num_classes: int | None) -> None:
     """Raise UserError where a network does not answer two of its pictures with as many logits as there are classes."""
-    shape = model.input_shape
-    with _size_told(name, shape[-1]):
+    with _size_told(name, model.input_shape[-1]):
         answers = dry_run(model.eval(), model)
     if not isinstance(answers, torch.Tensor):
         raise UserError(no_tensor(model, type(answers)))
@@ -202,12 +205,15 @@ def _check_answers(model: nn.Module, name: str, num_classes: int | None) -> None
 
 @contextmanager
 def _size_told(name: str, size: int) -> Iterator[None]:
+    """Turn what a network raises at pictures that do not suit it into a sentence."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # networks refuse in many ways
-        raise UserError(f"size: {name} does not take pictures of {size}x{size}; try 224 ({error})") from error
+        sentence = f"size: {name} does not take pictures of {size}x{size}; try 224"
+        reason = f", or set the network's input_shape ({first_line(error)})" if ":" in name else ""
+        raise UserError(sentence + reason) from error
 
 
 @contextmanager

@@ -1,0 +1,427 @@
+"""Networks written in many ways: each is cut where it can be, exactly, inside its bounds, or refused in a sentence."""
+
+import math
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn_lib import find_head, split, splittable_layers
+from unlearn_lib.networks import bounds_of, layer_shape, trace
+
+
+class Net(nn.Module):
+    """Two convolutions and a head; each network below goes its way through them."""
+
+    input_shape = (3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.mid = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc = nn.Linear(256, 5)
+
+    def forward(self, x):
+        return self.fc(self.mid(F.relu(self.conv(x))).flatten(1))
+
+
+class Length(Net):
+    def forward(self, x):
+        n = len(x)
+        return self.fc(F.relu(self.mid(F.relu(self.conv(x)))).view(n, -1))
+
+
+class Unpacked(Net):
+    def forward(self, x):
+        (b, c, h, w), size = x.shape, x.shape
+        torch._assert(h == 8 and c == 3, "height")
+        return self.fc(F.relu(self.mid(F.relu(self.conv(x)))).reshape(b, 4 * h * w) / size[2])
+
+
+class Product(Net):
+    def forward(self, x):
+        k = x.shape[0] * x.shape[2]
+        return self.fc(self.mid(F.relu(self.conv(x))).view(k, -1).view(k // 8, -1))
+
+
+class WholeSize(Net):
+    def forward(self, x):
+        size = x.size()
+        return self.fc(self.mid(self.conv(x))[:, :3].reshape(size).flatten(1).repeat(1, 2)[:, :256] / size.numel())
+
+
+class TypeAndDevice(Net):
+    def forward(self, x):
+        dtype, device = x.dtype, x.device
+        return self.fc(self.mid(self.conv(x)).flatten(1).to(dtype) + torch.zeros(1, device=device))
+
+
+class Checked(Net):
+    def forward(self, x):
+        if x.dim() != 4 or x.shape[1] != 3:
+            raise ValueError("colour pictures, please")
+        return super().forward(x)
+
+
+class Padded(Net):
+    def forward(self, x):
+        width = x.shape[-1]
+        pad = max((math.ceil(width / 2) - 1) * 2 + 3 - width, 0)
+        if pad > 0:
+            x = F.pad(x, [pad // 2, pad - pad // 2, 0, 0])
+        return self.fc(self.mid(self.conv(x))[:, :, :8, :8].flatten(1))
+
+
+class Positions(Net):
+    def __init__(self):
+        super().__init__()
+        self.pos = nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x):
+        pos = self.pos.expand(x.size(0), 4, 1, 1) * torch.arange(x.shape[-1])
+        y = self.mid(self.conv(x) + pos)
+        return self.fc((y + pos).flatten(1))
+
+
+class Defaults(Net):
+    def forward(self, x, mask=None, scale=2.0):
+        y = self.mid(self.conv(x))
+        return self.fc((y if mask is None else y * mask).flatten(1) * scale)
+
+
+class Ignored(Net):
+    def __init__(self):
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        y = self.mid(self.conv(x))
+        self.act(y)
+        return self.fc(y.flatten(1))
+
+
+class WrittenOver(Net):
+    def forward(self, x):
+        y = F.relu(self.mid(F.relu(self.conv(x))))
+        y.sub_(3)
+        return self.fc(y.flatten(1))
+
+
+class Asking(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.mean() > 0 else x
+
+
+class AskingPart(Net):
+    def __init__(self):
+        super().__init__()
+        self.part = Asking()
+
+    def forward(self, x):
+        return self.fc(self.mid(self.part(self.conv(x))).flatten(1))
+
+
+class AskingWhole(Net):
+    def forward(self, x):
+        y = self.mid(F.relu(self.conv(x))).flatten(1)
+        return self.fc(y * 2 if y.sum() > 0 else y)
+
+
+class AskingForOne(Net):
+    def forward(self, x):
+        y = self.mid(F.relu(self.conv(x))).flatten(1)
+        return self.fc(y * 2 if len(x) == 1 else y)
+
+
+class Item(Net):
+    def forward(self, x):
+        most = x.max().item()
+        return self.fc((self.mid(self.conv(x)) * most).flatten(1))
+
+
+class Swish(Net):
+    def forward(self, x):
+        y = self.mid(self.conv(x))
+        return self.fc((y * torch.sigmoid(y)).flatten(1))
+
+
+class CustomConv(nn.Conv2d):
+    def forward(self, x):
+        return F.conv2d(x, self.weight, self.bias, padding=1)
+
+
+def normed(layer="mid", kind=torch.nn.utils.parametrizations.weight_norm, custom=False):
+    net = Net()
+    if custom:
+        net.mid = CustomConv(4, 4, 3)
+    kind(net.get_submodule(layer))
+    return net
+
+
+def hooked():
+    net = Net()
+    net.mid.register_forward_hook(lambda module, x, y: y * 3)
+    net.register_forward_hook(lambda module, x, y: y + 1)
+    net.register_forward_pre_hook(lambda module, x: (x[0] * 2,))
+    return net
+
+
+def scripted_part():
+    net = Net()
+    net.mid = torch.jit.script(net.mid)
+    return net
+
+
+ALL = ["conv", "mid", "fc"]
+NETWORKS = {
+    "len": (Length, ALL),
+    "shape": (Unpacked, ALL),
+    "product of sizes": (Product, ALL),
+    "size as a whole": (WholeSize, ALL),
+    "dtype and device": (TypeAndDevice, ALL),
+    "checks of the shape": (Checked, ALL),
+    "padding by arithmetic": (Padded, ALL),
+    "positions made before the cut": (Positions, ALL),
+    "arguments with defaults": (Defaults, ALL),
+    "an in-place result that is not used": (Ignored, ["conv", "mid", "act", "fc"]),
+    "written over": (WrittenOver, ALL),
+    "a part that asks about contents": (AskingPart, ["conv", "part", "mid", "fc"]),
+    "a network that asks about contents": (AskingWhole, ["fc"]),
+    "one that asks for single pictures": (AskingForOne, ["fc"]),
+    "a number made from contents": (Item, ["fc"]),
+    "a written-out swish": (Swish, ALL),
+    "weight norm": (normed, ALL),
+    "weight norm by a hook": (lambda: normed(kind=torch.nn.utils.weight_norm), ALL),
+    "weight norm of a traced layer": (lambda: normed(custom=True), ALL),
+    "weight norm of a traced layer by a hook": (lambda: normed(kind=torch.nn.utils.weight_norm, custom=True), ALL),
+    "hooks that change values": (hooked, ALL),
+    "a scripted part": (scripted_part, ALL),
+    "float64": (lambda: Net().double(), ALL),
+    "half precision": (lambda: Net().bfloat16(), ALL),
+}
+
+
+@pytest.fixture(params=NETWORKS)
+def case(request):
+    torch.manual_seed(0)
+    make, layers = NETWORKS[request.param]
+    return make().eval(), layers
+
+
+@torch.no_grad()
+def test_every_way_of_writing_is_cut_exactly_and_stays_inside_its_bounds(case):
+    net, layers = case
+    attributes = set(vars(net))
+    assert splittable_layers(net) == layers
+    for batch in (1, 4):
+        x = torch.randn(batch, 3, 8, 8, dtype=next(net.parameters()).dtype)
+        whole = net(x)
+        for layer in ["input", *layers]:
+            body, tail = split(net, layer)
+            entering = body(x)
+            low, high = bounds_of(net, layer)
+            assert torch.equal(tail(entering), whole), layer
+            assert low <= entering.min(), layer
+            assert entering.max() <= high, layer
+            assert layer_shape(net, layer) == entering.shape[1:], layer
+    assert set(vars(net)) == attributes
+
+
+def test_a_tail_with_weight_norm_learns_its_parts():
+    net = normed(custom=True, kind=torch.nn.utils.weight_norm)
+    names = {name for name, _ in split(net, "mid")[1].named_parameters()}
+    assert names == {"mid.weight_g", "mid.weight_v", "mid.bias", "fc.weight", "fc.bias"}
+
+
+class Pair(Net):
+    def forward(self, x):
+        return super().forward(x), x
+
+
+class Named(Net):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+
+class AskingPair(Net):
+    def forward(self, x):
+        return (super().forward(x), x) if x.sum() > -1e9 else None
+
+
+class Softmaxed(Net):
+    def forward(self, x):
+        y = super().forward(x)
+        return y.softmax(1) if y.sum() > -1e9 else y
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (Pair, "model: Pair returns a tuple; one that returns its logits"),
+        (Named, "model: Named returns a dict"),
+        (AskingPair, "model: AskingPair returns a tuple"),
+        (Softmaxed, "Softmaxed cannot be traced .* does not end in fc alone"),
+        (lambda: torch.jit.script(Net()), "model: a scripted network given; the nn.Module that was scripted"),
+        (lambda: nn.DataParallel(Net()), "model: a DataParallel given; the network in it, its .module"),
+    ],
+)
+def test_a_network_of_another_form_is_refused_with_what_is_accepted(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        splittable_layers(make())
+
+
+def test_a_compiled_network_is_cut_as_the_one_it_was_made_from():
+    net = Net()
+    assert splittable_layers(torch.compile(net)) == splittable_layers(net)
+
+
+def test_a_network_without_input_shape_is_cut_unless_sizes_cross():
+    assert find_head(nn.Sequential(nn.Flatten(), nn.Linear(12, 5))) == "1"
+    net = nn.Sequential(Length())
+    with pytest.raises(ValueError, match="model: Sequential does not tell what it takes; set its input_shape"):
+        split(net, "0.mid")
+
+
+def head_of(*behind, head=None):
+    return nn.Sequential(nn.Flatten(), head or nn.Linear(12, 5), *behind)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        head_of(nn.Identity(), nn.Dropout(0.1)),
+        head_of(nn.Flatten()),
+        head_of(head=nn.Linear(12, 5, bias=False)),
+    ],
+)
+def test_the_head_is_found_behind_what_changes_no_logit(net):
+    assert find_head(net) == "1"
+
+
+@pytest.mark.parametrize(
+    "net, sentence",
+    [
+        (head_of(nn.ReLU()), "does not end in a linear layer"),
+        (
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 5, 1), nn.Flatten()),
+            "1 is a convolution, nn.Flatten and",
+        ),
+        (head_of(head=torch.nn.utils.parametrizations.weight_norm(nn.Linear(12, 5))), "1 is made from others"),
+    ],
+)
+def test_another_head_is_refused(net, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        find_head(net)
+
+
+@pytest.mark.parametrize(
+    "part, bounds",
+    [
+        (nn.ReLU(), (0, math.inf)),
+        (nn.ReLU6(), (0, 6)),
+        (nn.Hardtanh(-2, 3), (-2, 3)),
+        (nn.Sigmoid(), (0, 1)),
+        (nn.Hardsigmoid(), (0, 1)),
+        (nn.Tanh(), (-1, 1)),
+        (nn.Softmax(1), (0, 1)),
+        (nn.GELU(), (-0.1701, math.inf)),
+        (nn.SiLU(), (-0.2785, math.inf)),
+        (nn.Mish(), (-0.3089, math.inf)),
+        (nn.Hardswish(), (-0.375, math.inf)),
+        (nn.ELU(), (-1, math.inf)),
+        (nn.LeakyReLU(0.1), (-math.inf, math.inf)),
+        (nn.PReLU(), (-math.inf, math.inf)),
+        (nn.Sequential(nn.ReLU(), nn.Dropout(), nn.AvgPool1d(2, padding=1), nn.Identity()), (0, math.inf)),
+        (nn.Sequential(nn.Sigmoid(), nn.GELU()), (0, 1)),
+        (nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4)), (-math.inf, math.inf)),
+    ],
+)
+@torch.no_grad()
+def test_what_comes_out_of_a_part_has_its_known_range_and_keeps_to_it(part, bounds):
+    net = nn.Sequential(nn.Conv1d(2, 4, 1), part, nn.Flatten(), nn.LazyLinear(3)).eval()
+    x = 5 * torch.randn(50, 2, 6)
+    net(x)
+    low, high = bounds_of(net, "2")
+    assert (low, high) == pytest.approx(bounds)
+    y = split(net, "2")[0](x)
+    assert low <= y.min() <= y.max() <= high
+
+
+class Arithmetic(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.conv, self.fc, self.scale = (
+            nn.Conv1d(2, 4, 1),
+            nn.Linear(24, 3),
+            nn.Parameter(torch.tensor([-2.0, 1, 3, 4])),
+        )
+        self.way = way
+
+    def forward(self, x):
+        return self.fc(self.way(self.conv(x), self.scale.view(4, 1)).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "way, bounds",
+    [
+        (lambda x, w: x.relu() + 1, (1, math.inf)),
+        (lambda x, w: 1 - x.sigmoid(), (0, 1)),
+        (lambda x, w: x.sigmoid() * w, (-2, 4)),
+        (lambda x, w: torch.cat([x.relu()[:, :2], x.tanh()[:, 2:]], 1), (-1, math.inf)),
+        (lambda x, w: torch.maximum(x.relu(), x.sigmoid()), (0, math.inf)),
+        (lambda x, w: x.relu() * x.mean(2, keepdim=True).sigmoid(), (0, math.inf)),
+        (lambda x, w: x * x, (0, math.inf)),
+        (lambda x, w: F.hardtanh(x).mean(2, keepdim=True).expand(-1, -1, 6), (-1, 1)),
+        (lambda x, w: x.clamp(min=-1) / 4, (-0.25, math.inf)),
+        (lambda x, w: x.clamp(-1, 2).permute(0, 2, 1).contiguous().clone().reshape(-1, 24), (-1, 2)),
+        (lambda x, w: x.relu().sum(2, keepdim=True).expand(-1, -1, 6), (0, math.inf)),
+        (lambda x, w: x * torch.sigmoid(x), (-0.2785, math.inf)),
+        (lambda x, w: x.relu().max(2, keepdim=True)[0].expand(-1, -1, 6), (0, math.inf)),
+        (lambda x, w: F.dropout(x.sigmoid()), (0, math.inf)),
+        (lambda x, w: F.dropout(x.sigmoid(), training=False), (0, 1)),
+        (lambda x, w: F.pad(x.sigmoid()[..., :4], (1, 1), value=-3.0), (-math.inf, math.inf)),
+    ],
+)
+@torch.no_grad()
+def test_ranges_follow_arithmetic(way, bounds):
+    net = Arithmetic(way).eval()
+    low, high = bounds_of(net, "fc")
+    assert (low, high) == pytest.approx(bounds)
+    y = split(net, "fc")[0](5 * torch.randn(50, 2, 6))
+    assert low <= y.min() <= y.max() <= high
+
+
+def test_pixels_have_the_range_that_the_network_is_given():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
+    net.input_range = (-2.0, 1.0)
+    assert bounds_of(net, "input") == bounds_of(net, "1") == (-2.0, 1.0)
+
+
+def test_a_hook_that_changes_values_takes_their_bounds_away():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Sigmoid(), nn.Linear(5, 2))
+    net[2].register_forward_hook(lambda module, x, y: y - 3)
+    assert bounds_of(net, "3") == (-math.inf, math.inf)
+
+
+def test_tracing_leaves_other_threads_forward_passes_alone():
+    net, other, failed, stop = Length(), Net(), [], threading.Event()
+
+    def forward():
+        x = torch.randn(2, 3, 8, 8)
+        whole = other(x)
+        while not stop.is_set():
+            try:
+                assert torch.equal(other(x), whole)
+            except Exception as error:
+                failed.append(error)
+                return
+
+    thread = threading.Thread(target=forward)
+    thread.start()
+    for _ in range(20):
+        trace(net)
+    stop.set()
+    thread.join()
+    assert not failed
