@@ -3,8 +3,10 @@
 import copy
 import json
 import math
+import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,6 +33,7 @@ from unlearn_lib import (
     membership,
     misplaced,
     moved,
+    open_run,
     probe,
     probe_forget,
     relearn_curve,
@@ -398,9 +401,9 @@ def test_a_true_golden_network_is_refused_in_one_case_of_twenty(n):
 
 
 def give_up_early(monkeypatch):
-    """After a hundred mini-batches, as nothing here takes longer but the mask."""
+    """After 160 mini-batches: nothing here takes longer but the mask."""
     for room in ("attacks", "verdict"):
-        monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 100)
+        monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 160)
 
 
 @pytest.fixture(scope="module")
@@ -413,10 +416,12 @@ def tiny_once(tmp_path_factory):
 
 
 @pytest.fixture
-def tiny(tiny_once, monkeypatch):
+def tiny(tiny_once, tmp_path, monkeypatch):
     """The tiny network's lab of seed 3, an unlearned run, and its audit beside golden networks of three seeds."""
     give_up_early(monkeypatch)
     lab, audited = tiny_once
+    lab = replace(lab, root=Path(shutil.copytree(lab.root, tmp_path / "runs")))
+    audited = open_run(lab.root, audited.name)
     return lab, audited, audited.metrics["audit"]
 
 
@@ -469,7 +474,6 @@ def test_with_force_everything_is_audited_anew(tiny, caplog):
         "tiny-s3-masked: audited",
         "tiny-unlearned-s3: audited",
     ]
-    audit_run(lab, audited, seeds=[3, 4, 6])
 
 
 def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):
@@ -478,7 +482,6 @@ def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):
     inverted = audit_run(other, audited, seeds=[3]).metrics["audit"]
     assert inverted["retain_accuracy"]["original"] != block["retain_accuracy"]["original"]
     assert audit_run(lab, audited, seeds=[3], layer="hidden").metrics["audit"]["layer"] == "hidden"
-    assert audit_run(lab, audited, seeds=[3, 4, 6]).metrics["audit"] == block
 
 
 def test_a_run_of_another_original_than_there_is_now_is_not_audited(tmp_path):
@@ -500,7 +503,7 @@ def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
     assert table.loc["retain accuracy, %", "golden band"].endswith("(n = 3)")
     assert table.loc["JS to golden on F, nats", "golden band"].endswith("(n = 2)")
     assert table.loc["forget accuracy, %", "verdict, last"] in ("inside", "outside")
-    assert table.loc["relearn time, batches", "masked"] == "> 100"
+    assert table.loc["relearn time, batches", "masked"] == "> 160"
 
 
 def test_too_few_pictures_for_a_membership_attack_are_a_dash_in_the_table(tmp_path, monkeypatch):
