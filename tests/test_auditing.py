@@ -27,8 +27,10 @@ from unlearn_lib import (
     evaluate,
     experiment_of,
     features_of,
+    find_head,
     fit,
     js_divergence,
+    lab_grid,
     mask,
     membership,
     misplaced,
@@ -469,10 +471,10 @@ def test_with_force_everything_is_audited_anew(tiny, caplog):
         audit_run(lab, audited, seeds=[3], force=True).metrics["audit"]["probe"]["golden"] == block["probe"]["golden"]
     )
     assert caplog.messages == [
-        "tiny-s3: audited",
-        "tiny-golden-s3: audited",
-        "tiny-s3-masked: audited",
-        "tiny-unlearned-s3: audited",
+        "tiny-tiny-s3: audited",
+        "tiny-tiny-golden-1-s3: audited",
+        "tiny-tiny-s3-masked: audited",
+        "tiny-tiny-unlearned-s3: audited",
     ]
 
 
@@ -490,7 +492,7 @@ def test_a_run_of_another_original_than_there_is_now_is_not_audited(tmp_path):
     run = lab.unlearn()
     replace(lab, data=tiny_data(train=20)).train()
     with pytest.raises(
-        ValueError, match="run: tiny-unlearned-s0 was unlearned from another network than tiny-s0 is now"
+        ValueError, match="run: tiny-tiny-unlearned-s0 was unlearned from another network than tiny-tiny-s0 is now"
     ):
         audit_run(lab, run)
 
@@ -561,3 +563,11 @@ def test_a_run_that_forgot_other_classes_is_not_audited_as_this_one(lab, audited
 def test_an_unknown_layer_is_refused_before_any_audit(lab, audited):
     with pytest.raises(ValueError, match="layer: 'fc9' given"):
         audit_run(lab, audited, layer="fc9")
+
+
+def test_the_lab_has_sixteen_outcomes_and_reads_them_again(lab):
+    grid = lab_grid(lab, samples=5, epochs=3)
+    assert len(grid) == 16
+    assert grid.index.is_unique
+    assert lab_grid(lab, samples=5, epochs=3).equals(grid)
+    assert find_head(lab.load(lab.original())) == "fc3"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from devices import on_device, pretended
-from tiny import tiny_data, tiny_network
+from tiny import on_disk, tiny_data, tiny_network
 from torch import nn
 
 import unlearn_lib.evaluation as evaluation
@@ -79,6 +79,14 @@ def network(device):
 def test_training_takes_a_device(device):
     history = fit(tiny_network(), tiny_data(), epochs=2, lr=0.02, batch_size=32, device=device.type)
     assert history["val_accuracy"][-1] > 0.5
+
+
+def test_pictures_that_stay_on_disk_are_trained_on_and_audited_on_the_device(device, tmp_path):
+    net, data = tiny_network(), on_disk(tiny_data(), tmp_path)
+    history = fit(net, data, epochs=2, lr=0.02, batch_size=32, device=device.type)
+    assert history["val_accuracy"][-1] > 0.5
+    others = {"golden": tiny_network(2).to(device), "stranger": tiny_network(3).to(device)}
+    assert audit(net.to(device), data, [1], **others, target=0.9, layer="head")["probe"] > 0.5
 
 
 def test_training_goes_on_from_a_checkpoint_on_the_device(device, tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 
 from unlearn_lib import Data, Run, Split, evaluate, fit, mask, open_run
 from unlearn_lib.data import Pictures
-from unlearn_lib.networks import Framing, run_names, write_run
+from unlearn_lib.networks import Framing, class_code, run_name, run_names, write_run
 from unlearn_lib.networks.runs import load_weights
 
 CLASSES = ["north-west", "north-east", "south-west", "south-east"]
@@ -72,26 +72,27 @@ class Lab:
     seed: int = 0
     forget_classes: tuple[int, ...] = (1,)
     data: Data = field(default_factory=tiny_data)
-    model = "tiny"
+    model, version = "tiny", None
 
     @cached_property
     def dataset(self) -> Data:
         return self.data
 
     def run_name(self, *parts: str) -> str:
-        return "-".join(["tiny", *parts, f"s{self.seed}"])
+        return run_name(self.model, self.dataset.name, self.seed, *parts, version=self.version)
 
     def finished_original(self) -> Run | None:
-        return self._finished("")
+        return self._finished()
 
     def finished_golden(self) -> Run | None:
-        return self._finished("golden")
+        return self._finished("golden", class_code(self.forget_classes))
 
     def train(self) -> Run:
-        return self._fit("original", ())
+        return self._write("original", self._trained(()), ())
 
     def golden(self) -> Run:
-        return self._fit("golden", self.forget_classes)
+        net = self._trained(self.forget_classes)
+        return self._write("golden", net, self.forget_classes, "golden", class_code(self.forget_classes))
 
     def new_model(self, seed: int) -> nn.Module:
         return tiny_network(seed)
@@ -106,19 +107,18 @@ class Lab:
         with torch.no_grad():
             net.head.bias[list(self.forget_classes)] = -20.0
         config = {"original_run": original.name, "original_file": original.fingerprint()}
-        return self._write("unlearned", config, net, self.forget_classes)
+        return self._write("unlearned", net, self.forget_classes, "unlearned", **config)
 
-    def _finished(self, kind: str) -> Run | None:
-        name = self.run_name(*filter(None, [kind]))
+    def _finished(self, *parts: str) -> Run | None:
+        name = self.run_name(*parts)
         return open_run(self.root, name) if name in run_names(self.root) else None
 
-    def _fit(self, kind: str, forget: tuple[int, ...]) -> Run:
+    def _trained(self, forget: tuple[int, ...]) -> nn.Module:
         net = tiny_network(self.seed)
         fit(net, self.dataset, forget=forget, epochs=4, lr=0.02, batch_size=32, seed=self.seed)
-        return self._write(kind, {}, net, forget)
+        return net
 
-    def _write(self, kind: str, config: dict, net: nn.Module, forget: tuple[int, ...]) -> Run:
+    def _write(self, kind: str, net: nn.Module, forget: tuple[int, ...], *parts: str, **config) -> Run:
         arguments = {"model": "tiny", "data": "tiny", "seed": self.seed, "forget": list(forget), **config}
         metrics = {"audit": None, kind: evaluate(net, self.dataset, self.forget_classes)}
-        name = self.run_name(*([] if kind == "original" else [kind]))
-        return write_run(self.root, name, arguments, net, {}, metrics)
+        return write_run(self.root, self.run_name(*parts), arguments, net, {}, metrics)
