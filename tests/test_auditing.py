@@ -31,6 +31,7 @@ from unlearn_lib import (
     fit,
     js_divergence,
     lab_grid,
+    logits_of,
     mask,
     membership,
     misplaced,
@@ -280,6 +281,13 @@ def test_a_last_batch_of_one_picture_stops_no_relearning(count):
     assert len(relearn_curve(tiny_network(), data, [1], 2.0, limit=5)) == 6
 
 
+def test_a_batch_of_which_one_picture_opens_is_no_step(data, tmp_path):
+    lazy = on_disk(replace(data, train=data.train.take(torch.arange(4))), tmp_path)
+    for i in (0, 2, 3):
+        (tmp_path / f"train-{i}.png").write_bytes(b"")
+    assert len(relearn_curve(tiny_network(), lazy, [1], 2.0, limit=3)) == 1
+
+
 def test_relearning_begins_at_the_present_accuracy_and_leaves_the_model_alone(trained, data):
     net, now = copy.deepcopy(trained), evaluate(trained, data, [1])["forget_accuracy"]
     with torch.no_grad():
@@ -312,6 +320,8 @@ def test_the_audit_consists_of_its_attacks_and_of_what_the_evaluation_says(train
     block = evaluate(trained, data, [1, 2])
     assert numbers["forget_accuracy"] == block["forget_accuracy"]
     assert numbers["retain_accuracy"] == block["retain_accuracy"]
+    first, random = (logits_of(net, data.test.only([1, 2]).images, data) for net in (trained, tiny_network(9)))
+    assert numbers["zrf"] == zrf(first, random)
     assert numbers["membership"] == membership_forget(trained, data, [1, 2], seed=4)
     assert numbers["probe"] == probe_forget(trained, data, [1, 2], "head", seed=4)
     assert numbers["curve"] == relearn_curve(trained, data, [1, 2], 0.5, seed=4)
@@ -432,6 +442,7 @@ def test_an_audit_lands_in_metrics_json_with_all_its_parts(tiny):
     assert {"probe", "relearn", "membership", "js", "agreement", "zrf", "moved"} <= set(block)
     assert block["seeds"] == [3, 4, 6]
     assert block["layer"] == "head"
+    assert block["target"] == pytest.approx(0.95 * block["forget_accuracy"]["original"])
     assert set(block["moved"]["unlearned"]) == {"head.weight", "head.bias"}
     assert block["probe"]["unlearned"] == block["probe"]["masked"] == block["probe"]["original"]
     assert block["relearn"]["ain"]["golden"] == 1
@@ -483,7 +494,10 @@ def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):
     other = replace(lab, data=changed(lab.dataset, "test", images=255 - lab.dataset.test.images))
     inverted = audit_run(other, audited, seeds=[3]).metrics["audit"]
     assert inverted["retain_accuracy"]["original"] != block["retain_accuracy"]["original"]
-    assert audit_run(lab, audited, seeds=[3], layer="hidden").metrics["audit"]["layer"] == "hidden"
+    deeper = audit_run(lab, audited, seeds=[3], layer="input").metrics["audit"]
+    assert deeper["layer"] == "input"
+    found = probe_forget(lab.load(audited), lab.dataset, [1], "input")
+    assert deeper["probe"]["unlearned"] == found != block["probe"]["unlearned"]
 
 
 def test_a_run_of_another_original_than_there_is_now_is_not_audited(tmp_path):
