@@ -3,7 +3,7 @@
 import pytest
 import torch
 from devices import on_device, pretended
-from tiny import tiny_data, tiny_network
+from tiny import on_disk, tiny_data, tiny_network
 from torch import nn
 
 import unlearn_lib.evaluation as evaluation
@@ -81,6 +81,14 @@ def test_training_takes_a_device(device):
     assert history["val_accuracy"][-1] > 0.5
 
 
+def test_pictures_that_stay_on_disk_are_trained_on_and_audited_on_the_device(device, tmp_path):
+    net, data = tiny_network(), on_disk(tiny_data(), tmp_path)
+    history = fit(net, data, epochs=2, lr=0.02, batch_size=32, device=device.type)
+    assert history["val_accuracy"][-1] > 0.5
+    others = {"golden": tiny_network(2).to(device), "stranger": tiny_network(3).to(device)}
+    assert audit(net.to(device), data, [1], **others, target=0.9, layer="head")["probe"] > 0.5
+
+
 def test_training_goes_on_from_a_checkpoint_on_the_device(device, tmp_path):
     whole, stopped = tiny_network(), tiny_network()
     numbers = {"epochs": 3, "lr": 0.02, "batch_size": 32, "device": device.type}
@@ -102,7 +110,7 @@ def test_deepinversion_reads_the_statistics_on_the_device(network):
 
 
 def test_responsive_layers_are_found_on_the_device(network):
-    assert "head" in responsive_layers(network, tries=2).index
+    assert list(responsive_layers(network, tries=2, layers=["head"]).index) == ["head"]
     growth, _ = follow_impression(network, 1, steps=2)
     assert len(growth) == 3
 

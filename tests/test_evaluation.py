@@ -1,9 +1,15 @@
+import copy
+import math
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import changed, on_disk, tiny_data, tiny_network
 
-from unlearn_lib import confusion_of, evaluate, make_model, score, table
+import unlearn_lib.evaluation as evaluation
+from unlearn_lib import Run, answers_of, confusion_of, evaluate, logits_of, mask, score, table
+from unlearn_lib.evaluation import evaluate_tail, kept_activations
 
 CONFUSION = [[3, 1, 0], [0, 2, 2], [1, 0, 1]]  # 4, 4 and 2 pictures
 
@@ -22,8 +28,8 @@ def test_shares_are_of_pictures_not_of_classes(pairs, forget):
     labels, predicted = (torch.tensor(column) for column in zip(*pairs, strict=True))
     block = score(confusion_of(predicted, labels, 5), forget)
     assert block["overall_accuracy"] == pytest.approx((labels == predicted).float().mean().item())
-    mine = torch.isin(labels, torch.tensor(sorted(forget), dtype=torch.int64))
-    for name, chosen in (("forget_accuracy", mine), ("retain_accuracy", ~mine)):
+    forgotten = torch.isin(labels, torch.tensor(sorted(forget), dtype=torch.int64))
+    for name, chosen in (("forget_accuracy", forgotten), ("retain_accuracy", ~forgotten)):
         right = (labels == predicted)[chosen]
         assert block[name] == (pytest.approx(right.float().mean().item()) if len(right) else None)
 
@@ -34,12 +40,96 @@ def test_the_table_is_in_percent_and_leaves_absent_models_out():
     assert shown.loc["original"].tolist() == pytest.approx([60, 50, 66.67, 75, 50, 50], abs=0.01)
 
 
-def test_a_head_that_does_not_fit_the_data_is_refused(digits):
-    with pytest.raises(ValueError, match="model: its head has 7 outputs, digits has 10 classes"):
-        evaluate(make_model("lenet5", 7), digits)
+def test_a_head_that_does_not_fit_the_data_is_refused():
+    with pytest.raises(ValueError, match="model: its head has 7 outputs, tiny has 4 classes"):
+        evaluate(tiny_network(classes=7), tiny_data())
 
 
-def test_evaluation_leaves_the_model_alone(model, digits):
-    before = [p.clone() for p in model.parameters()]
-    assert evaluate(model, digits) == evaluate(model, digits)
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+def test_evaluation_leaves_the_model_alone():
+    net, data = tiny_network(), tiny_data()
+    before = copy.deepcopy(net.state_dict())
+    assert evaluate(net, data) == evaluate(net, data)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), net.state_dict().values(), strict=True))
+
+
+def test_a_table_keeps_two_classes_of_one_name_and_one_called_retain_apart():
+    shown = table({"original": score(CONFUSION, [1])}, ["crane", "crane", "retain"])
+    assert list(shown.columns) == ["overall", "forget", "retain", "crane", "crane", "retain"]
+    assert shown.loc["original"].tolist() == pytest.approx([60, 50, 66.67, 75, 50, 50], abs=0.01)
+
+
+def test_a_network_of_nan_has_no_accuracy():
+    net = tiny_network()
+    with torch.no_grad():
+        net.head.bias[2] = math.nan
+    for refused in (lambda: evaluate(net, tiny_data()), lambda: answers_of(net, tiny_data())):
+        with pytest.raises(ValueError, match="model: its logits are not numbers"):
+            refused()
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_networks_of_other_precision_are_evaluated_in_theirs(kind):
+    net, data = tiny_network(4).eval(), tiny_data()
+    other = copy.deepcopy(net).to(kind)
+    logits = logits_of(other, data.test.images, data)
+    assert logits.dtype == torch.float32
+    assert torch.allclose(logits, logits_of(net, data.test.images, data), atol=0.05)
+    assert next(other.parameters()).dtype == kind
+
+
+def test_what_does_not_open_counts_for_no_accuracy(tmp_path):
+    net, data = tiny_network(4), tiny_data()
+    lazy = on_disk(data, tmp_path)
+    assert evaluate(net, lazy, [1]) == evaluate(net, data, [1])
+    (tmp_path / "test-1.png").write_bytes(b"")
+    confusion = torch.tensor(evaluate(net, lazy, [1])["confusion"])
+    assert confusion.sum(1).tolist() == [30, 29, 30, 30]
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "run").mkdir()
+    return Run(tmp_path / "run", {})
+
+
+def test_kept_activations_judge_a_tail_as_the_whole_is_judged(run, tmp_path):
+    net, data = tiny_network(4).eval(), on_disk(tiny_data(), tmp_path)
+    (tmp_path / "test-1.png").write_bytes(b"")
+    x, labels = kept_activations(run, net, data, "hidden")
+    assert (len(x), len(labels)) == (119, 119)
+    masked = mask(net, [1])
+    assert evaluate_tail(masked, "hidden", x, labels, data, [1]) == evaluate(masked, data, [1])
+
+
+def test_kept_activations_come_from_the_same_network_and_pictures_or_are_made_anew(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "SMALL", 0)
+    net, data = tiny_network(4).eval(), tiny_data()
+    x, _ = kept_activations(run, net, data, "hidden")
+    monkeypatch.setattr(evaluation, "_activations", lambda *args: pytest.fail("made anew"))
+    again, _ = kept_activations(run, net, data, "hidden")
+    assert torch.equal(x, again)
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "SMALL", 0)
+    moved, _ = kept_activations(run, tiny_network(5).eval(), data, "hidden")
+    assert not torch.equal(x, moved)
+    inverted = changed(data, "test", images=255 - data.test.images)
+    other, _ = kept_activations(run, tiny_network(5).eval(), inverted, "hidden")
+    assert not torch.equal(moved, other)
+
+
+def test_activations_that_would_be_too_large_are_not_kept(run, tmp_path, monkeypatch):
+    net, data = tiny_network(4).eval(), on_disk(tiny_data(), tmp_path)
+    monkeypatch.setattr(evaluation, "KEPT_BYTES", 4 * 120 * 64 - 1)  # of 120 pictures, 64 numbers each
+    assert kept_activations(run, net, data, "hidden") is None
+    monkeypatch.setattr(evaluation, "KEPT_BYTES", 4 * 120 * 64)
+    assert kept_activations(run, net, data, "hidden") is not None
+
+
+def test_what_was_kept_tells_which_pictures_do_not_open(run, tmp_path):
+    net = tiny_network(4).eval()
+    lazy = on_disk(tiny_data(), tmp_path)
+    (tmp_path / "test-7.png").write_bytes(b"")
+    kept_activations(run, net, lazy, "hidden")
+    lazy.test.images.opened[:] = True  # nobody has looked yet
+    kept_activations(run, net, lazy, "hidden")
+    assert (~lazy.test.opened).nonzero().flatten().tolist() == [7]

@@ -97,7 +97,7 @@ def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tupl
     memory, and where they would be too large.
     """
     images, shape = data.test.images, layer_shape(model, layer)
-    small = not isinstance(images, Pictures) and images.shape[1:].numel() <= SMALL
+    small = not isinstance(images, Pictures) and torch.Size(data.shape).numel() <= SMALL
     if small or 4 * len(images) * torch.Size(shape).numel() > KEPT_BYTES:
         return None
     key = {"model": digest(model.state_dict()), "data": data.test_fingerprint, "layer": layer}

@@ -198,7 +198,7 @@ def audit(
             numbers["misplaced"] = misplaced(*answers, labels, data.num_classes)
             numbers["zrf"] = zrf(logits, opened_logits(stranger, pictures, data)[0])
     numbers["probe"] = probe_forget(model, data, forget, layer, seed=seed)
-    numbers["curve"] = relearn_curve(model, data, forget, target, seed=seed)
+    numbers["curve"] = relearn_curve(model, data, forget, target, seed=seed, limit=LIMIT)
     numbers["relearn"] = relearn_time(numbers["curve"], target)
     numbers["membership"] = membership_forget(model, data, forget, seed=seed)
     return numbers

@@ -15,7 +15,7 @@ from torch import nn
 from unlearn_lib.auditing.attacks import LIMIT, ain, audit
 from unlearn_lib.auditing.metrics import moved
 from unlearn_lib.common import UserError, check_forget, log
-from unlearn_lib.networks import Run, class_code, find_head, open_run, run_names, split
+from unlearn_lib.networks import Run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, locked, write_json
 from unlearn_lib.zeroshot import mask
 
@@ -52,15 +52,15 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
     if run.config["forget"] != forget:
         raise UserError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
-    original, golden = _trained(lab)
+    original = _original(lab)
     if run.config.get("original_file") != original.fingerprint():
         raise UserError(
             f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
         )
-    net, golden_net = lab.load(original), lab.load(golden)
-    layer, target = layer or find_head(net), _target(original, forget)
+    net, target = lab.load(original), _target(original, forget)
+    layer = layer or find_head(net)
     split(net, layer)
-    masked, unlearned = mask(net, forget), lab.load(run)
+    masked, unlearned, golden_net = mask(net, forget), lab.load(run), lab.load(_golden(lab))
 
     def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
         return _numbers(lab, run, model, golden_net, target, layer, kind, force)
@@ -68,7 +68,7 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
     wanted, pairs = sorted({lab.seed, *(trained_seeds(lab) if seeds is None else seeds)}), {}
     for seed in wanted:
         other = _with_seed(lab, seed)
-        runs = dict(zip(("original", "golden"), _trained(other), strict=True))
+        runs = {"original": _original(other), "golden": _golden(other)}
         goal = _target(runs["original"], forget)
         pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
     numbers = pairs[lab.seed] | {
@@ -85,10 +85,13 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
 
 def trained_seeds(lab, among: Iterable[int] = range(20)) -> list[int]:
     """Seeds whose original and golden network have both been trained already, as the Experiment `lab` says."""
-    configs = [open_run(lab.root, name).config for name in run_names(lab.root)]
-    there = {c.get("seed") for c in configs if c.get("model") == lab.model and c.get("data") == lab.dataset.name}
-    labs = {seed: _with_seed(lab, seed) for seed in among if seed in there}
-    return [seed for seed, other in labs.items() if other.finished_original() and other.finished_golden()]
+    names, kinds = set(run_names(lab.root)), ((), ("golden", class_code(lab.forget_classes)))
+
+    def there(seed: int) -> bool:
+        return {run_name(lab.model, lab.dataset.name, seed, *kind, version=lab.version) for kind in kinds} <= names
+
+    labs = [_with_seed(lab, seed) for seed in among if there(seed)]
+    return [other.seed for other in labs if other.finished_original() and other.finished_golden()]
 
 
 def band_of(values: list[float | None]) -> dict:
@@ -177,9 +180,14 @@ def _with_seed(lab, seed: int):
     return other
 
 
-def _trained(lab) -> tuple[Run, Run]:
-    """The original and the golden run of `lab`, trained where they are absent, silent where they are not."""
-    return lab.finished_original() or lab.train(), lab.finished_golden() or lab.golden()
+def _original(lab) -> Run:
+    """The original's run, trained where it is absent, without a word where it is not."""
+    return lab.finished_original() or lab.train()
+
+
+def _golden(lab) -> Run:
+    """The golden network's run, trained where it is absent, without a word where it is not."""
+    return lab.finished_golden() or lab.golden()
 
 
 def _target(original: Run, forget: list[int]) -> float:
