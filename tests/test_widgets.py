@@ -87,7 +87,7 @@ def test_published_brings_its_own_numbers_and_its_layer_and_shows_them(panel):
     panel.lr.value, panel.layer.value, panel.method.value = 0.1, "fc1", "published"
     assert panel.chosen() == {"forget": [0], "layer": "fc2", "method": "published", **PUBLISHED}
     assert [panel.lr.label, panel.epochs.value, panel.forget_weight.value] == ["0.001", 1000, 0.9]
-    assert "retain weight 0.1, batch size 16; seed 0" in panel.controls.fixed.value
+    assert "retain weight 0.1, batch size 16, seed 0" in panel.controls.fixed.value
 
 
 def test_a_learning_rate_that_was_not_touched_is_the_methods(panel):

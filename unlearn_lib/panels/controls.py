@@ -12,7 +12,7 @@ from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 OWN = 0.0  # stands for None, which no option can be
 RATES = [float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 2, 3, 5)] + [1.0]
-PAINTED = "Above each class: a class impression, which the network itself painted; nothing here was photographed."
+PAINTED = "Above each class: what the network itself paints for it, a class impression. No photograph."
 
 
 class Controls:
@@ -98,8 +98,7 @@ class Controls:
         if method == "published":
             self.layer.value = self.layer.options[-1]  # the head, the only one where it works
         self.fixed.value = (
-            f"Fixed by the method: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}; "
-            f"seed {self._seed}."
+            f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"
             else "The mask needs no numbers."
         )

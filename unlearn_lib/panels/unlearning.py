@@ -57,8 +57,8 @@ class UnlearningPanel:
         buttons = self._buttons()
         mark(self, "unlearn", "run stop reset save golden progress status numbers picture")
         self.controls.on_change = self._tell
-        left = [*self.controls.rows, row_of(buttons), self.progress, self.status]
-        rows = [self.controls.classes, beside(left, [self.picture, self.numbers])]
+        left = [*self.controls.rows, row_of(buttons), self.progress]
+        rows = [self.controls.classes, beside(left, [self.status, self.picture, self.numbers])]
         self.widget = framed(title, "choose the classes to forget, then press Run", rows, font)
         self.set_back()
 
