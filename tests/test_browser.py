@@ -94,7 +94,7 @@ def accuracies(page):
 def run_and_wait(page):
     """Click Run and wait until the page says that it is done, with a picture that has been drawn."""
     page.locator(".unlearn-run").click()
-    page.locator(".unlearn-status", has_text=re.compile(r"Done, [\d.]+ s")).wait_for()
+    page.locator(".unlearn-status", has_text=re.compile(r"Done, [\d.]+ s with the evaluation\.\s*$")).wait_for()
     page.wait_for_function("document.querySelector('img.unlearn-picture').naturalWidth > 500")
 
 

@@ -47,8 +47,8 @@ def plot_per_class(
         notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
         texts = ["\n".join([name, *note]) for name, note in zip(classes, notes, strict=True)]
         longest, room = max(len(line) for text in texts for line in text.split("\n")), (size[0] - 1) / len(classes)
-        letters = next((points for points in (13, 11, 10) if longest * points * 0.0075 < room), 12)  # inches
-        crowded = longest * letters * 0.0075 > room
+        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 12)  # inches
+        crowded = longest * letters * 0.007 > room
         axis.set_xticks(range(len(classes)), texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         axis.tick_params(axis="x", length=0, labelsize=letters)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))

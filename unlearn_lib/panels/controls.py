@@ -12,7 +12,7 @@ from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 OWN = 0.0  # stands for None, which no option can be
 RATES = [float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 2, 3, 5)] + [1.0]
-PAINTED = "Above each class: what the network itself paints for it, a class impression. No photograph."
+PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 
 class Controls:
@@ -26,7 +26,7 @@ class Controls:
     ):
         self.names, self._start, self._seed, self._setting = classes, forget, seed, False
         self.on_change: Callable[[], None] = lambda: None
-        wide = f"{max(5, 0.65 * max(map(len, classes)) + 3):.0f}em"
+        wide = f"{max(3.8, 0.6 * max(map(len, classes)) + 2.6):.1f}em"
         self.toggles = [w.ToggleButton(description=c, layout=w.Layout(width=wide)) for c in classes]
         self.classes = self._class_box(thumbnails)
         self.range = w.IntRangeSlider(max=len(classes) - 1, description="first, last", **LABELLED)
@@ -50,7 +50,7 @@ class Controls:
     def _class_box(self, thumbnails: list[bytes] | None) -> w.VBox:
         cells, note = [toggle.add_class("unlearn-class") for toggle in self.toggles], []
         if thumbnails:
-            pictures = [w.Image(value=data, width=56, height=56) for data in thumbnails]
+            pictures = [w.Image(value=data, width=50, height=50) for data in thumbnails]
             column = w.Layout(align_items="center")
             cells = [w.VBox([*pair], layout=column) for pair in zip(pictures, cells, strict=True)]
             note = [w.HTML(PAINTED)]
