@@ -125,6 +125,7 @@ class UnlearningPanel:
             self._tell("Stopped before there was a result.")
             return
         self._show(model, history, choice, seconds)
+        self.progress.value = self.progress.max
         stopped = "Stopped; this is what it had reached" if self._stop.is_set() else "Done"
         self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.")
 
