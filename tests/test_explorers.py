@@ -19,11 +19,11 @@ def growth_to(label, layer, recipe):
 
 @pytest.fixture
 def explorer():
-    return ImpressionExplorer("title", CLASSES, ["input", "fc1"], follow=growth_to)
+    return ImpressionExplorer("title", CLASSES, ["input", "fc1"], follow=growth_to, recipes=("calibrated", "published"))
 
 
 def test_the_explorer_starts_at_the_impression_and_says_so(explorer):
-    assert explorer.step.value == explorer.step.max == 4
+    assert explorer.step.value == explorer.step.max == explorer.play.value == 4
     assert "Step 4 of 4, calibrated: the network sees ant with 100.0 % confidence; norm 4.0." in explorer.status.value
 
 
@@ -55,7 +55,8 @@ def test_a_way_that_cannot_be_followed_is_a_sentence(explorer):
 
 def test_the_explorer_of_a_network_begins_in_noise_and_ends_in_its_class(lab):
     explorer = impression_explorer(lab)
-    explorer.label.value = 7
+    assert "deepinversion" not in explorer.recipe.options  # LeNet5 has no BatchNorm
+    explorer.recipe.value, explorer.label.value = "calibrated", 7
     assert explorer.growth["confidence"].iloc[-1] > 0.9
     explorer.step.value = 0
     assert explorer.growth["confidence"].iloc[0] < 0.9
@@ -64,6 +65,23 @@ def test_the_explorer_of_a_network_begins_in_noise_and_ends_in_its_class(lab):
     assert explorer.growth["norm"].iloc[-1] > 10 * norm
     explorer.layer.value = "fc3"
     assert explorer.states.shape == (1001, 84)
+
+
+@pytest.mark.parametrize("error", [TypeError("no len()"), ZeroDivisionError("division by zero")])
+def test_whatever_goes_wrong_while_looking_is_said_and_nothing_old_stays_in_sight(explorer, comparison, error):
+    def fail(*choice):
+        raise error
+
+    sentence = f"{type(error).__name__}: {error}."
+    explorer._follow = comparison._answers = fail
+    explorer.layer.value, comparison.second.value = "fc1", "one"
+    assert f"Not made: {sentence}" in explorer.status.value
+    assert f"Not compared: {sentence}" in comparison.status.value
+    hidden = (explorer.picture, explorer.curves, comparison.per_class, comparison.confusions, comparison.pictures)
+    assert all(image.layout.display == "none" for image in hidden)
+    explorer.step.value, comparison.label.value = 1, 1
+    assert f"Not made: {sentence}" in explorer.status.value
+    assert f"Not compared: {sentence}" in comparison.status.value
 
 
 ANSWERS = {"one": [0, 0, 1, 1], "two": [0, 1, 1, 1]}

@@ -1,3 +1,4 @@
+import html
 import itertools
 
 import pandas as pd
@@ -53,6 +54,16 @@ def test_a_live_run_that_fails_is_a_sentence(panel):
     panel.switches["weights"].value = "trained"
     panel.live.click()
     assert "Not run. lr: too large." in panel.result.value
+    assert not panel.live.disabled
+
+
+def test_a_live_run_that_breaks_is_said_too(panel):
+    def fail(*chosen):
+        raise KeyError("bias")
+
+    panel._run = fail
+    panel.live.click()
+    assert "Not run: KeyError: 'bias'." in html.unescape(panel.result.value)
     assert not panel.live.disabled
 
 

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from unlearn_lib import (
+    class_changes,
     diagnose,
     follow_impression,
+    plot_changes,
     plot_confusions,
     plot_cost,
     plot_frontier,
@@ -19,12 +21,14 @@ from unlearn_lib import (
     plot_per_class,
     plot_pictures,
     plot_recipes,
+    plot_relearning,
     plot_responsive,
     plot_walk,
     responsive_layers,
     save_figure,
     score,
 )
+from unlearn_lib.figures.style import looks_of
 from unlearn_lib.presets import CHOICES
 
 
@@ -37,9 +41,61 @@ def close_figures():
 def test_bars_of_every_model_and_class_at_their_height():
     blocks = {"original": score([[3, 1], [0, 2]], [1]), "masked": score([[4, 0], [2, 0]], [1]), "golden": None}
     axis = plot_per_class(blocks, ["cat", "dog"], [1], "two models").axes[0]
+    assert len({bar.get_facecolor() for bar in axis.patches[:4]}) == 2
     assert [bar.get_height() for bar in axis.patches[:4]] == [0.75, 1.0, 1.0, 0.0]
     assert len({bar.get_hatch() for bar in axis.patches[:4]}) == 2
     assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "dog\n(forget)"]
+
+
+def test_a_model_looks_the_same_whatever_stands_beside_it():
+    block = score([[3, 1], [0, 2]], [1])
+
+    def look(name, *others):
+        axis = plot_per_class(dict.fromkeys([*others, name], block), ["cat", "dog"], [1], "models").axes[0]
+        bar = axis.containers[-1].patches[0]
+        return bar.get_facecolor(), bar.get_hatch()
+
+    names = ("original", "masked", "unlearned", "golden", "neggrad+", "distill", "published", "deep")
+    alone = {name: look(name) for name in names}
+    assert len({colour for colour, _ in alone.values()}) == len({hatch for _, hatch in alone.values()}) == len(names)
+    for name in names:
+        others = [other for other in names if other != name]
+        assert look(name, "mine", *others) == look(name, *reversed(others)) == alone[name]
+
+
+def test_other_models_are_told_apart_and_are_none_of_the_known():
+    looks = looks_of(["original", "mine", "yours", "golden"])
+    assert len({look.colour for look in looks.values()}) == 4
+    assert looks["mine"] == looks_of(["mine"])["mine"]
+
+
+@pytest.mark.parametrize("name", ["a$b$c", "$\\bad{$", "_under_", "100 % <b>", r"back\\slash"])
+def test_names_are_drawn_as_they_are(name, tmp_path):
+    classes, blocks = [name, "dog"], {"original": score([[3, 1], [0, 2]], [1]), name: score([[3, 1], [0, 2]], [1])}
+    changes = class_changes(*blocks.values(), classes, [1])
+    figures = [plot_per_class(blocks, classes, [0], name), plot_confusions(blocks, classes, name)]
+    figures += [plot_changes(changes, name), plot_pictures(torch.zeros(1, 1, 8, 8), [name], name)]
+    for figure in figures:
+        figure.savefig(tmp_path / "drawn.png")
+        texts = [text for text in figure.findobj(plt.Text) if name in text.get_text()]
+        assert texts and not any(text.get_parse_math() for text in texts)
+
+
+def test_a_class_without_test_pictures_says_so_and_has_no_bar():
+    axis = plot_per_class({"original": score([[0, 0], [1, 2]], [0])}, ["cat", "dog"], [0], "one").axes[0]
+    assert axis.get_xticklabels()[0].get_text() == "cat\nno test pictures\n(forget)"
+
+
+@pytest.mark.parametrize("size", [None, (6.8, 4.4)])
+def test_names_under_the_bars_do_not_overlap(size):
+    blocks = {"original": score(torch.eye(10, dtype=torch.int), [1])}
+    for classes in ([str(c) for c in range(10)], [f"rectangle {c}" for c in range(10)]):
+        figure = plot_per_class(blocks, classes, [1, 2], "ten", size=size)
+        figure.canvas.draw()
+        labels = figure.axes[0].get_xticklabels()
+        assert all(label.get_fontsize() >= 9 for label in labels)
+        boxes = [label.get_window_extent() for label in labels if not label.get_rotation()]
+        assert not any(left.overlaps(right) for left, right in itertools.pairwise(boxes))
 
 
 def test_training_curves_of_every_model():
@@ -68,6 +124,7 @@ def test_losses_growth_and_responsive_layers_are_drawn_as_measured(lab):
     growth, states = follow_impression(net, 3, "fc2", steps=10)
     assert list(growth["confidence"]) == plot_growth(growth, states, "growth").axes[8].lines[0].get_ydata().tolist()
     layers = responsive_layers(net, tries=2, layers=["pool2", "fc3"])
+    layers.loc["pool2", "reached"] = 0.5
     bars = plot_responsive(layers, "layers").axes[0].patches
     assert [bar.get_height() for bar in bars] == list(layers["reached"])
     history = {"forget_loss": [2.0, 1.0], "retain_loss": [0.5, 0.4]}
@@ -76,14 +133,27 @@ def test_losses_growth_and_responsive_layers_are_drawn_as_measured(lab):
 
 
 def test_pictures_and_recipes_and_costs_are_drawn(digits):
-    words = [str(c) for c in digits.test.labels[:3].tolist()]
-    figure = plot_pictures(digits.test.images[:3], words, "digits", columns=2)
-    assert [axis.get_title() for axis in figure.axes] == [*words, ""]
+    names = [str(c) for c in digits.test.labels[:3].tolist()]
+    figure = plot_pictures(digits.test.images[:3], names, "digits", columns=2)
+    assert [axis.get_title() for axis in figure.axes] == [*names, ""]
     diagnosis = pd.DataFrame({"confidence": [0.9], "norm": [8.0], "infeasible": [0.0], "cosine": [0.5]})
+    assert "none" in plot_recipes({"calibrated": diagnosis}, "one").axes[2].texts[0].get_text()
     recipes = plot_recipes({"calibrated": diagnosis, "published": diagnosis * 2}, "recipes")
     assert [bar.get_height() for bar in recipes.axes[1].patches] == [8.0, 16.0]
     cost = plot_cost(pd.DataFrame({"impressions": [10, 20, 40], "seconds": [1.0, 2.5, 4.0]}), "cost")
     assert cost.axes[0].lines[1].get_ydata().tolist() == [1.0, 4.0]
+
+
+def test_layers_that_are_all_responsive_are_a_sentence():
+    layers = pd.DataFrame({"reached": [1.0, 1.0], "learnable": [True, True]}, index=["conv1", "fc3"])
+    figure = plot_responsive(layers, "layers")
+    assert not figure.axes
+    assert "at each of the 2 layers: conv1, fc3" in figure.texts[-1].get_text()
+
+
+def test_pictures_can_have_a_name_a_row():
+    figure = plot_pictures(torch.rand(4, 1, 8, 8), ["a"] * 4, "rows", columns=2, rows=["plain", "deepinversion"])
+    assert [axis.get_ylabel() for axis in figure.axes] == ["plain", "", "deepinversion", ""]
 
 
 def test_a_figure_is_saved_under_its_name(tmp_path):
@@ -99,9 +169,33 @@ def test_the_frontier_has_a_mark_a_network_and_a_star_a_golden():
     golden = pd.DataFrame({"retain": [0.85, 0.86], "probe": [0.5, 0.52]})
     axis = plot_frontier(rows, golden, "frontier").axes[0]
     drawn = [line.get_xydata().tolist() for line in axis.lines if len(line.get_xdata())]
-    assert drawn == [[[0.7, 0.9]], [[0.6, 0.8]], [[0.5, 0.85], [0.52, 0.86]]]
-    words = [text.get_text() for text in axis.get_legend().get_texts()]
-    assert words == ["from fc3", "from fc2", "mask", "distill", "golden, one a seed"]
+    assert drawn == [[[0.7, 0.9]], [[0.6, 0.8]], [[0.5, 0.85]], [[0.52, 0.86]]]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mask", "distill", "golden, one a seed"]
+    assert [text.get_text() for text in axis.texts if text.get_text()] == ["fc3", "fc2"]
+
+
+def test_networks_in_one_place_stand_side_by_side_with_all_their_layers():
+    methods = ["mask", "distill", "neggrad+"]
+    rows = pd.DataFrame({"layer": ["fc3", "fc3", "fc2"], "method": methods, "retain": 0.9, "probe": 0.7})
+    figure = plot_frontier(rows, pd.DataFrame({"retain": [0.8], "probe": [0.5]}), "frontier")
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    marks = [line for line in axis.lines if line.get_xydata().tolist() == [[0.7, 0.9]]]
+    places = sorted(line.get_transform().transform((0.7, 0.9))[0] for line in marks)
+    assert len(marks) == 3
+    assert all(right - left > 15 for left, right in itertools.pairwise(places))
+    assert "fc2, 2 x fc3" in [text.get_text() for text in axis.texts]
+
+
+def test_every_relearning_curve_is_named_at_the_curve():
+    block = {
+        "target": 0.9,
+        "relearn": {"curve": {"masked": [0.0] * 50, "golden": [0, 0.5, 1], "unlearned": [0.0, 1.0]}},
+    }
+    axis = plot_relearning({"neggrad+": block, "distill": block}, "again").axes[0]
+    names = [text.get_text() for text in axis.texts]
+    assert sorted(names) == ["distill", "golden", "masked", "neggrad+", "relearned"]
+    assert len({text.xy[1] for text in axis.texts if text.get_text() in ("golden", "neggrad+", "distill")}) == 3
 
 
 def test_the_walk_marks_the_first_epoch_in_which_the_groups_are_apart():
@@ -112,10 +206,26 @@ def test_the_walk_marks_the_first_epoch_in_which_the_groups_are_apart():
     assert len(plot_walk(shifts, [0], "walk", needed=100).axes[0].lines) == 3
 
 
-def test_the_lab_frames_the_chosen_combination_of_sixteen():
+@pytest.fixture
+def grid():
     rows = [[*c, i / 16, 1 - i / 16] for i, c in enumerate(itertools.product(*CHOICES.values()))]
-    grid = pd.DataFrame(rows, columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])
+    return pd.DataFrame(rows, columns=[*CHOICES, "FA", "RA"]).set_index([*CHOICES])
+
+
+def frames(axis):
+    return [patch.get_xy() for patch in axis.patches if not patch.fill]
+
+
+def test_the_lab_frames_the_published_and_the_chosen_combination_of_sixteen(grid):
     forget, retain = plot_lab(grid, "lab", ("calibrated", "frozen", "prose", 0.1)).axes
     assert sorted(float(text.get_text()) for text in forget.texts) == [round(100 * i / 16, 1) for i in range(16)]
-    (frame,) = [patch for patch in retain.patches if not patch.fill]
-    assert frame.get_xy() == (2, 2)
+    assert frames(forget) == frames(retain) == [(0, 0), (2, 2)]
+    assert frames(plot_lab(grid, "lab").axes[0]) == [(0, 0)]
+
+
+def test_the_lab_marks_what_forgets_and_retains_or_says_that_nothing_does(grid):
+    axis = plot_lab(grid, "lab").axes[0]
+    assert [tuple(line.get_xydata()[0].astype(int)) for line in axis.lines] == [(0, 0)]
+    figure = plot_lab(grid.assign(FA=0.5), "lab")
+    assert not figure.axes[0].lines
+    assert "no combination both forgets and retains" in figure.get_supxlabel()

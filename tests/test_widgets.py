@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import notebook
 
-from unlearn_lib import PUBLISHED, Stopped, UnlearningPanel, UserError, open_run, score, unlearning_panel
+from unlearn_lib import PUBLISHED, Stopped, UnlearningPanel, UserError, common, open_run, score, unlearning_panel
+from unlearn_lib.common import followed, progress
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 CLASSES = ["ant", "bee", "cow"]
@@ -87,16 +89,16 @@ def test_published_brings_its_own_numbers_and_its_layer_and_shows_them(panel):
     panel.lr.value, panel.layer.value, panel.method.value = 0.1, "fc1", "published"
     assert panel.chosen() == {"forget": [0], "layer": "fc2", "method": "published", **PUBLISHED}
     assert [panel.lr.label, panel.epochs.value, panel.forget_weight.value] == ["0.001", 1000, 0.9]
-    assert "retain weight 0.1, batch size 16; seed 0" in panel.controls.fixed.value
+    assert "retain weight 0.1, batch size 16, seed 0" in panel.controls.fixed.value
 
 
 def test_a_learning_rate_that_was_not_touched_is_the_methods(panel):
-    own = unlearning_numbers("neggrad+", {})["lr"]
-    assert panel.chosen()["lr"] == own
+    default = unlearning_numbers("neggrad+", {})["lr"]
+    assert panel.chosen()["lr"] == default
     panel.lr.value = 0.1
     panel.lr.value = panel.lr.options[0][1]
     assert panel.lr.label == "the method's"
-    assert panel.chosen()["lr"] == own
+    assert panel.chosen()["lr"] == default
 
 
 def test_the_range_sets_the_toggles(panel):
@@ -161,7 +163,7 @@ def test_stop_before_there_is_a_result_keeps_the_last_one(panel, slow):
     assert "making impressions" in wait_for(panel.status, "impressions")
     panel.stop.click()
     panel.wait(1)
-    assert "Stopped before there was a result. What is shown is still the run before; press Run." in panel.status.value
+    assert "Stopped before there was a result. What is shown is still the run before." in panel.status.value
     assert panel.numbers.value == numbers
     assert not panel.run.disabled
     assert not panel.save.disabled
@@ -346,6 +348,37 @@ def test_the_status_never_says_done_of_a_run_that_was_not(panel, slow):
     assert "all given" in panel.status.value
     panel.range.value = (0, 0)
     assert "Done" not in panel.status.value
+
+
+def test_a_bar_that_is_followed_tells_its_steps_and_is_not_drawn(capsys, monkeypatch):
+    monkeypatch.delenv("UNLEARN_PROGRESS")
+    told = []
+    with followed(lambda *step: told.append(step)):
+        assert list(progress(range(4, 6), "training")) == [4, 5]
+    assert told == [("training", 0, 2), ("training", 1, 2), ("training", 2, 2)]
+    assert capsys.readouterr().err == ""
+
+
+def test_what_follows_a_bar_can_end_the_work():
+    def stop(description, done, total):
+        if done == 2:
+            raise Stopped
+
+    steps = []
+    with pytest.raises(Stopped), followed(stop):
+        steps.extend(step for step in progress(range(10), "training"))
+    with followed(lambda *step: None):
+        pass
+    assert list(progress(range(3), "afterwards")) == [0, 1, 2]
+
+
+def test_a_notebooks_bar_is_hidden_at_its_end_and_not_closed(monkeypatch):
+    monkeypatch.delenv("UNLEARN_PROGRESS")
+    monkeypatch.setattr(common, "tqdm", notebook.tqdm)
+    bar = progress(range(3), "training")
+    assert list(bar) == [0, 1, 2]
+    assert bar.container.layout.display == "none"
+    assert bar.container.comm is not None
 
 
 @pytest.fixture(scope="module")

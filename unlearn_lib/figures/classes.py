@@ -46,12 +46,13 @@ def plot_per_class(
             axis.axvspan(c - 0.5, c + 0.5, color="0.9", lw=0, zorder=0)
         notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
         texts = ["\n".join([name, *note]) for name, note in zip(classes, notes, strict=True)]
-        letters = 0.11 * max(len(line) for text in texts for line in text.split("\n"))  # inches, about
-        crowded = letters > (size[0] - 1) / len(classes)
+        longest, room = max(len(line) for text in texts for line in text.split("\n")), (size[0] - 1) / len(classes)
+        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 12)  # inches
+        crowded = longest * letters * 0.007 > room
         axis.set_xticks(range(len(classes)), texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
+        axis.tick_params(axis="x", length=0, labelsize=letters)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        axis.tick_params(axis="x", length=0)
         many = 1 if max(map(len, blocks)) > 30 else len(blocks)
         axis.legend(ncols=many, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=1.2)
         figure.suptitle(title, fontsize=14)

@@ -32,10 +32,10 @@ def row_of(widgets: list[w.Widget]) -> w.Box:
 
 
 def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
-    """Two columns, the right one for what comes out; below 600 pixels the one under the other."""
+    """Two columns, the right one for what comes out; one under the other where the page is too narrow for both."""
     columns = [
-        w.VBox(left, layout=w.Layout(flex="1 1 280px", max_width="560px", min_width="0")),
-        w.VBox(right, layout=w.Layout(flex="1.5 1 280px", min_width="0")),
+        w.VBox(left, layout=w.Layout(flex="1 1 20em", max_width="36em", min_width="0")),
+        w.VBox(right, layout=w.Layout(flex="1.5 1 20em", min_width="0")),
     ]
     return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))
 

@@ -112,7 +112,8 @@ class ComparisonPanel:
         self.pictures.layout.display = "none"
         if len(found):
             pairs = zip(first[shown], second[shown], strict=True)
-            names = [f"{self.classes[a]} →\n{self.classes[b]}" for a, b in pairs]
+            gap = " → " if max(map(len, self.classes)) < 4 else " →\n"
+            names = [f"{self.classes[a]}{gap}{self.classes[b]}" for a, b in pairs]
             title = f"{self.label.label}: changed answers"
             show(self.pictures, plot_pictures(self.images[shown], names, title, columns=5))
 

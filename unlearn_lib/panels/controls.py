@@ -10,9 +10,9 @@ from unlearn_lib.panels.base import LABELLED, mark, row_of
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
-OWN = 0.0  # stands for None, which no option can be
+AUTOMATIC = 0.0  # stands for None, which no option can be
 RATES = [float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 2, 3, 5)] + [1.0]
-PAINTED = "Above each class: a class impression, which the network itself painted; nothing here was photographed."
+PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 
 class Controls:
@@ -26,11 +26,11 @@ class Controls:
     ):
         self.names, self._start, self._seed, self._setting = classes, forget, seed, False
         self.on_change: Callable[[], None] = lambda: None
-        wide = f"{max(5, 0.65 * max(map(len, classes)) + 3):.0f}em"
+        wide = f"{max(3.8, 0.6 * max(map(len, classes)) + 2.6):.1f}em"
         self.toggles = [w.ToggleButton(description=c, layout=w.Layout(width=wide)) for c in classes]
         self.classes = self._class_box(thumbnails)
         self.range = w.IntRangeSlider(max=len(classes) - 1, description="first, last", **LABELLED)
-        rates = [("the method's", OWN), *((f"{rate:g}", rate) for rate in RATES)]
+        rates = [("the method's", AUTOMATIC), *((f"{rate:g}", rate) for rate in RATES)]
         self.lr = w.SelectionSlider(options=rates, description="learning rate", **LABELLED)
         self.epochs = w.IntSlider(min=1, max=200, description="epochs", **LABELLED)
         self.forget_weight = w.FloatSlider(min=0, max=5, step=0.1, description="forget weight", **LABELLED)
@@ -50,7 +50,7 @@ class Controls:
     def _class_box(self, thumbnails: list[bytes] | None) -> w.VBox:
         cells, note = [toggle.add_class("unlearn-class") for toggle in self.toggles], []
         if thumbnails:
-            pictures = [w.Image(value=data, width=56, height=56) for data in thumbnails]
+            pictures = [w.Image(value=data, width=50, height=50) for data in thumbnails]
             column = w.Layout(align_items="center")
             cells = [w.VBox([*pair], layout=column) for pair in zip(pictures, cells, strict=True)]
             note = [w.HTML(PAINTED)]
@@ -66,7 +66,7 @@ class Controls:
     def chosen(self) -> dict:
         """forget, layer, method, and all numbers of unlearning: those of the controls and those the method decides."""
         method, numbers = self.method.value, {name: getattr(self, name).value for name in NUMBERS}
-        numbers["lr"] = None if numbers["lr"] == OWN else numbers["lr"]
+        numbers["lr"] = None if numbers["lr"] == AUTOMATIC else numbers["lr"]
         numbers = unlearning_numbers(method, {} if method == "mask" else numbers)  # which does without any
         return {"forget": self.forget(), "layer": self.layer.value, "method": method, **numbers}
 
@@ -94,12 +94,11 @@ class Controls:
         self.epochs.max = max(200, numbers["epochs"])
         for name in NUMBERS:
             control = getattr(self, name)
-            control.value, control.disabled = OWN if numbers[name] is None else numbers[name], method == "mask"
+            control.value, control.disabled = AUTOMATIC if numbers[name] is None else numbers[name], method == "mask"
         if method == "published":
             self.layer.value = self.layer.options[-1]  # the head, the only one where it works
         self.fixed.value = (
-            f"Fixed by the method: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}; "
-            f"seed {self._seed}."
+            f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"
             else "The mask needs no numbers."
         )

@@ -63,7 +63,7 @@ class ImpressionExplorer:
             last = len(growth) - 1
             self.step.max = self.play.max = last
             self.play.step = max(1, last // 100)
-            self.step.value = last
+            self.step.value = self.play.value = last  # the page links them, and would start at 0 else
             self.growth = growth
             self.draw()
 

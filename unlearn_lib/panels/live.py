@@ -70,7 +70,7 @@ class LiveNetwork:
         """Keep the choice's model, after so many epochs, as a run of the experiment; returns its folder."""
         code = f"panel-{choice['layer']}"
         if choice["method"] != "mask":
-            rate = "own" if choice["lr"] is None else f"{choice['lr']:.4g}"
+            rate = "auto" if choice["lr"] is None else f"{choice['lr']:.4g}"
             code += f"-lr{rate}-w{choice['forget_weight']:g}-e{epochs}"
         version = "-".join(filter(None, (self.lab.version, code)))
         numbers = {name: value for name, value in choice.items() if name != "forget"} | {"epochs": epochs}

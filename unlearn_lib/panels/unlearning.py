@@ -17,7 +17,7 @@ from unlearn_lib.panels.base import beside, bold, chart, framed, mark, row_of, s
 from unlearn_lib.panels.controls import Controls
 from unlearn_lib.panels.live import LiveNetwork, Stopped
 
-STALE = "What is shown is still the run before; press Run."
+STALE = "What is shown is still the run before."
 
 
 class UnlearningPanel:
@@ -57,8 +57,8 @@ class UnlearningPanel:
         buttons = self._buttons()
         mark(self, "unlearn", "run stop reset save golden progress status numbers picture")
         self.controls.on_change = self._tell
-        left = [*self.controls.rows, row_of(buttons), self.progress, self.status]
-        rows = [self.controls.classes, beside(left, [self.picture, self.numbers])]
+        right = [self.status, self.picture, self.numbers]
+        rows = [self.controls.classes, row_of([*buttons, self.progress]), beside(self.controls.rows, right)]
         self.widget = framed(title, "choose the classes to forget, then press Run", rows, font)
         self.set_back()
 
@@ -71,7 +71,7 @@ class UnlearningPanel:
         self.golden = w.Button(description="Train golden", icon="star", **fits)
         self.golden.tooltip = "Train the same network without these classes, to compare with"
         self.golden.layout.display = "" if self._golden else "none"
-        self.progress = w.IntProgress(layout=w.Layout(width="auto", max_width="480px"))
+        self.progress = w.IntProgress(layout=w.Layout(flex="1 1 8em", max_width="30em"))
         self.status, self.numbers, self.picture = w.HTML(), w.HTML(), chart()
         self.run.on_click(lambda button: self.start())
         self.stop.on_click(lambda button: self._stop.set())
@@ -125,6 +125,7 @@ class UnlearningPanel:
             self._tell("Stopped before there was a result.")
             return
         self._show(model, history, choice, seconds)
+        self.progress.value = self.progress.max
         stopped = "Stopped; this is what it had reached" if self._stop.is_set() else "Done"
         self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.")
 
