@@ -16,7 +16,7 @@ import sys
 import torch
 
 from unlearn_lib.auditing import audit_run, audit_table
-from unlearn_lib.common import UserError, log, show_log
+from unlearn_lib.common import UserError, listed, log, show_log
 from unlearn_lib.evaluation import SMALL
 from unlearn_lib.experiment import Experiment, comparison_table, experiment_of
 from unlearn_lib.networks import Run, open_run, runs_root
@@ -189,8 +189,10 @@ def _audit(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(run.metrics, indent=1, sort_keys=True))
         return
-    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {_names(lab)}")
-    print(f"F forget, R retain; probe at {audit['layer']}; golden band of seeds {audit['seeds']}\n")
+    print(
+        f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed([lab.dataset.classes[c] for c in lab.forget_classes])}"
+    )
+    print(f"F forget, R retain; probe at {audit['layer']}; band: 95 % prediction interval, seeds {audit['seeds']}\n")
     print(audit_table({"unlearned": audit}).to_string())
     print("\nmoved, |new - old| / |old|: " + ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items()))
 
@@ -234,19 +236,13 @@ def _save(drawn: dict, runs: list[Run]) -> None:
         plt.close(figure)
 
 
-def _names(lab: Experiment) -> str:
-    """The forget classes' names, the first ten of them where they are many."""
-    names = [lab.dataset.classes[c] for c in lab.forget_classes]
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-
-
 def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab: Experiment) -> None:
     """The table of one experiment's runs on the screen, or `content` as JSON."""
     if args.json:
         if content is not None:
             print(json.dumps(content, indent=1, sort_keys=True))
         return
-    forgotten = f"; forget {_names(lab)}" if lab.forget_classes else ""
+    forgotten = f"; forget {listed([lab.dataset.classes[c] for c in lab.forget_classes])}" if lab.forget_classes else ""
     print(f"\n{lab.model} on {lab.dataset.source}{forgotten}")
     print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
     print(comparison_table(runs).dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))

@@ -74,6 +74,11 @@ def _told(steps: Iterable, description: str, total: int | None, tell: Callable) 
     tell(description, done, total)
 
 
+def listed(names: list[str], most: int = 10) -> str:
+    """Names in a row, the first of them where they are many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def check_positive(**numbers: float) -> None:
     """Raise UserError, naming the argument, for the first number that is not positive and finite."""
     for name, value in numbers.items():

@@ -55,8 +55,10 @@ def from_preset(model: str = "lenet5", **changes) -> Experiment:
     A model that is not in the preset gets the preset's colour pictures.
     """
     pairs = PRESETS[chosen_preset()]
-    own = next((pair for pair in pairs if pair["model"] == model), pairs[-1])
-    return Experiment(**own | {"model": model} | {name: value for name, value in changes.items() if value is not None})
+    preset = next((pair for pair in pairs if pair["model"] == model), pairs[-1])
+    return Experiment(
+        **preset | {"model": model} | {name: value for name, value in changes.items() if value is not None}
+    )
 
 
 def chosen_preset() -> str:

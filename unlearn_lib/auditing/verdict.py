@@ -175,7 +175,7 @@ def _with_seed(lab, seed: int):
     """The same experiment with another seed."""
     if seed == lab.seed:
         return lab
-    other = dataclasses.replace(lab, seed=seed)
+    other = dataclasses.replace(lab, seed=seed, **lab.start)  # the start that was taken over too
     vars(other)["dataset"] = lab.dataset  # a cached property: no seed changes the pictures, which are read once
     return other
 

@@ -40,6 +40,20 @@ def soft_targets(rows: torch.Tensor, labels: torch.Tensor, draws: tuple[torch.Ge
     return y.scatter_(1, at, p).scatter_(1, labels[:, None], largest)
 
 
+def start_at_head(
+    head: nn.Linear,
+    x0: torch.Tensor,
+    labels: torch.Tensor,
+    targets: torch.Tensor | None,
+    bounds: tuple[float, float],
+) -> tuple[torch.Tensor, int, float]:
+    """Where Adam starts at a linear head, with how many steps left to do, at which rate; with many classes one is dear."""
+    many = head.out_features > 100
+    if targets is None:
+        return closed_form(head, x0, labels, bounds), 3 if many else 10, 0.02 if many else 0.05
+    return along_targets(head, x0, targets, bounds), 5 if many else 10, 0.05
+
+
 @torch.no_grad()
 def along_targets(
     head: nn.Linear, x0: torch.Tensor, targets: torch.Tensor, bounds: tuple[float, float]

@@ -64,8 +64,7 @@ def make_impressions(
     _, tail = split(model, layer)
     device, shape = device_of(model), layer_shape(model, layer)
     bounds, k = bounds_of(model, layer), _outputs(tail, shape, device)
-    wanted = torch.arange(k) if classes is None else torch.tensor(check_classes(classes, k))
-    labels = wanted.repeat_interleave(samples)
+    labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
     order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, bounds, seed, noise * (0.2 if like["pixels"] else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)

@@ -11,11 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import device_of, fast_arithmetic
-from unlearn_lib.zeroshot.heads import along_targets, closed_form, linear_of
+from unlearn_lib.zeroshot.heads import linear_of, start_at_head
 
 RECIPE_VERSION = 2  # goes up when a recipe gives other bits
 RECIPES = ("natural", "calibrated", "published", "deepinversion")
-SMOOTHING = {"natural": 0.0, "calibrated": 0.05, "published": 0.1, "deepinversion": 0.05}
+SMOOTHING = 0.05  # of the labels of calibrated impressions
 STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}
 STATISTICS = 25.0  # weight of the relative distance to BatchNorm's running statistics
 
@@ -42,20 +42,17 @@ def calibrate(
     or, with targets, from `along_targets`.
     """
     head, lr, roughness, arithmetic = linear_of(tail), 0.05, 2e-3, nullcontext()
-    goal, smoothing, shrink = (labels, SMOOTHING["calibrated"], 2e-4) if targets is None else (targets, 0.0, 0.0)
-    if head is not None and targets is not None:
-        x, steps = along_targets(head, x, targets, bounds), min(steps, 10 if head.out_features <= 100 else 5)
-    elif head is not None:
-        x = closed_form(head, x, labels, bounds)
-        most, lr = (10, 0.05) if head.out_features <= 100 else (3, 0.02)  # with many classes a step is dear
+    goal, smoothing, shrink = (labels, SMOOTHING, 2e-4) if targets is None else (targets, 0.0, 0.0)
+    if head is not None:
+        x, most, lr = start_at_head(head, x, labels, targets, bounds)
         steps = min(steps, most)
     if statistics:
         lr, roughness, arithmetic = 0.1, 1e-2, fast_arithmetic(x.device)
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=lr)
     generator = torch.Generator().manual_seed(0)
-    if follow:
-        follow(0, x.detach())
+    follow = follow or (lambda step, x: None)
+    follow(0, x.detach())
     with watched_statistics(tail) if statistics else nullcontext([]) as distances:
         for step in range(steps):
             shown = x
@@ -75,8 +72,7 @@ def calibrate(
             optimiser.step()
             with torch.no_grad():
                 x.clamp_(*bounds)
-            if follow:
-                follow(step + 1, x.detach())
+            follow(step + 1, x.detach())
     return x.detach()
 
 
