@@ -189,9 +189,7 @@ def _audit(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(run.metrics, indent=1, sort_keys=True))
         return
-    print(
-        f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed([lab.dataset.classes[c] for c in lab.forget_classes])}"
-    )
+    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed(lab.forget_names)}")
     print(f"F forget, R retain; probe at {audit['layer']}; band: 95 % prediction interval, seeds {audit['seeds']}\n")
     print(audit_table({"unlearned": audit}).to_string())
     print("\nmoved, |new - old| / |old|: " + ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items()))
@@ -242,7 +240,7 @@ def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab:
         if content is not None:
             print(json.dumps(content, indent=1, sort_keys=True))
         return
-    forgotten = f"; forget {listed([lab.dataset.classes[c] for c in lab.forget_classes])}" if lab.forget_classes else ""
+    forgotten = f"; forget {listed(lab.forget_names)}" if lab.forget_classes else ""
     print(f"\n{lab.model} on {lab.dataset.source}{forgotten}")
     print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
     print(comparison_table(runs).dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))

@@ -31,8 +31,8 @@ def mirrored_alike(split: Split, num_classes: int) -> list[tuple[int, int]]:
         shares.append(answers.view(num_classes, num_classes) / count[:, None])
         closeness.append(torch.bincount(labels, best.values, num_classes) / count)
     gain = shares[1] - shares[0]
-    own, close = shares[0].diag() >= 0.5, closeness[1] >= 0.95 * closeness[0]
-    alike = (own & close)[:, None] & (shares[1] >= 0.5) & (gain >= (2 / count.sqrt()).clamp(min=0.25)[:, None])
+    near, close = shares[0].diag() >= 0.5, closeness[1] >= 0.95 * closeness[0]
+    alike = (near & close)[:, None] & (shares[1] >= 0.5) & (gain >= (2 / count.sqrt()).clamp(min=0.25)[:, None])
     return alike.fill_diagonal_(False).nonzero().tolist()
 
 

@@ -114,6 +114,11 @@ class Experiment:
         return self.dataset.choose(self.forget)
 
     @property
+    def forget_names(self) -> list[str]:
+        """The names of the classes to forget."""
+        return [self.dataset.classes[c] for c in self.forget_classes]
+
+    @property
     def title(self) -> str:
         """Model and data set, for figures and tables."""
         return f"{self.model} on {self.dataset.title}"

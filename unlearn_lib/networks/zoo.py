@@ -159,11 +159,11 @@ def _make_timm(name: str, classes: dict, size: int | None) -> nn.Module:
         near = get_close_matches(code, timm.list_models(), 6) or ["resnet18", "vit_tiny_patch16_224"]
         raise UserError(f"model: {name!r} given; timm has {', '.join(near)} and others")
     config = timm.get_pretrained_cfg(code)
-    channels, *own = config.input_size if config else (3, 224, 224)
+    channels, *sides = config.input_size if config else (3, 224, 224)
     fixed = config is not None and config.fixed_input_size
-    size = size or (own[-1] if fixed else 64)
+    size = size or (sides[-1] if fixed else 64)
     with _size_told(name, size):
-        model = timm.create_model(code, **classes, **({"img_size": size} if fixed and size != own[-1] else {}))
+        model = timm.create_model(code, **classes, **({"img_size": size} if fixed and size != sides[-1] else {}))
     model.input_shape = (channels, size, size)
     return model
 

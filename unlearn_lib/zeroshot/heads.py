@@ -47,7 +47,7 @@ def start_at_head(
     targets: torch.Tensor | None,
     bounds: tuple[float, float],
 ) -> tuple[torch.Tensor, int, float]:
-    """Where Adam starts at a linear head, with how many steps left to do, at which rate; with many classes one is dear."""
+    """Where Adam starts at a linear head, and with how many steps, at which rate; with many classes a step is dear."""
     many = head.out_features > 100
     if targets is None:
         return closed_form(head, x0, labels, bounds), 3 if many else 10, 0.02 if many else 0.05
