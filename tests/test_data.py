@@ -280,6 +280,10 @@ def test_other_pictures_or_preprocessing_have_another_fingerprint(tmp_path, monk
     assert (data.test_fingerprint != before[1]) == (change in of_test)
 
 
+def test_the_same_pictures_with_other_labels_have_another_fingerprint():
+    assert split_of(torch.tensor([0, 1])).fingerprint != split_of(torch.tensor([1, 0])).fingerprint
+
+
 def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path):
     first = load_data(write_folder(tmp_path / "pets"))
     second = load_data(write_folder(tmp_path / "elsewhere" / "pets"))

@@ -309,6 +309,13 @@ def test_folders_that_look_like_splits_in_other_words_are_asked_about(tmp_path, 
         load_data(tmp_path / "signs")
 
 
+def test_two_such_folders_are_asked_about_also_where_they_hold_pictures_alone(tmp_path):
+    for name in ("Train/0.png", "Train/1.png", "Test/0.png", "Test/1.png", "cow/0.png", "cow/1.png"):
+        write(tmp_path / "signs" / name, "L")
+    with pytest.raises(ValueError, match="the folders Test, Train in .* look like splits"):
+        load_data(tmp_path / "signs")
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path):
     root = pets(tmp_path / "vehicles")
     write(root / "Train" / "0.png")
