@@ -427,6 +427,11 @@ def test_shapes_look_like_themselves_in_the_mirror(heard):
     assert "mirrored" not in heard()
 
 
+def test_digits_look_like_no_digit_in_the_mirror(heard):
+    assert load_data("digits", flip=True).flip  # the nearest to a mirrored 3 is an 8, from afar
+    assert "mirrored" not in heard()
+
+
 # Classes.
 
 TO_TEN = sorted(map(str, range(1, 11)))  # a folder of classes 1 to 10: 1, 10, 2, ...
