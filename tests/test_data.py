@@ -236,8 +236,9 @@ def test_pictures_too_large_for_memory_are_brought_to_their_shape_batch_by_batch
 
 
 def test_cifar10_for_a_large_network_takes_no_more_memory_than_its_files(tmp_path, monkeypatch):
-    pictures = torch.zeros(30_000, 3, 32, 32, dtype=torch.uint8)
-    split = Split(pictures, torch.arange(30_000) % 10)
+    monkeypatch.setattr(sets, "IN_MEMORY", 2**28)  # an eighth of the bound, for an eightieth of the pictures
+    pictures = torch.zeros(900, 3, 32, 32, dtype=torch.uint8)
+    split = Split(pictures, torch.arange(900) % 10)
     known = {"title": "", "source": "", "classes": list("abcdefghij"), "flip": False, "train": split, "test": split}
     monkeypatch.setattr(sets.sources, "read_cifar10", lambda root, framing: known)
     data = load_data("cifar10", tmp_path, shape=(3, 224, 224))
@@ -278,6 +279,10 @@ def test_other_pictures_or_preprocessing_have_another_fingerprint(tmp_path, monk
     of_test = {"a test pixel changed", "another shape", "grey", "another normalisation", "another way to cut"}
     of_test |= {"a class renamed"} if on_disk else set()  # its folder is part of the pictures' names
     assert (data.test_fingerprint != before[1]) == (change in of_test)
+
+
+def test_the_same_pictures_with_other_labels_have_another_fingerprint():
+    assert split_of(torch.tensor([0, 1])).fingerprint != split_of(torch.tensor([1, 0])).fingerprint
 
 
 def test_the_same_pictures_elsewhere_have_the_same_fingerprint(tmp_path):

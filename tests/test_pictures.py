@@ -72,6 +72,10 @@ def test_pictures_are_found_by_an_index_on_any_device(paths, index, lazy):
     assert torch.equal(images, split.images[labels])
 
 
+def test_pictures_on_disk_that_are_cut_otherwise_have_another_fingerprint(paths):
+    assert Pictures(paths, FRAMING).fingerprint() != Pictures(paths, Framing((3, 12, 12), 14)).fingerprint()
+
+
 def test_pictures_on_disk_are_indexed_as_a_tensor_is(paths):
     lazy = Pictures(paths, FRAMING)
     whole = lazy[:]

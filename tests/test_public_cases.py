@@ -309,6 +309,13 @@ def test_folders_that_look_like_splits_in_other_words_are_asked_about(tmp_path, 
         load_data(tmp_path / "signs")
 
 
+def test_two_such_folders_are_asked_about_also_where_they_hold_pictures_alone(tmp_path):
+    for name in ("Train/0.png", "Train/1.png", "Test/0.png", "Test/1.png", "cow/0.png", "cow/1.png"):
+        write(tmp_path / "signs" / name, "L")
+    with pytest.raises(ValueError, match="the folders Test, Train in .* look like splits"):
+        load_data(tmp_path / "signs")
+
+
 def test_a_class_may_be_called_like_a_split(tmp_path):
     root = pets(tmp_path / "vehicles")
     write(root / "Train" / "0.png")
@@ -417,6 +424,11 @@ def test_arrows_are_not_mirrored_where_that_is_switched_off(tmp_path, heard):
 
 def test_shapes_look_like_themselves_in_the_mirror(heard):
     assert load_data("shapes").flip
+    assert "mirrored" not in heard()
+
+
+def test_digits_look_like_no_digit_in_the_mirror(heard):
+    assert load_data("digits", flip=True).flip  # the nearest to a mirrored 3 is an 8, from afar
     assert "mirrored" not in heard()
 
 
