@@ -37,7 +37,7 @@ class Slow:
             self.gate.acquire(timeout=5)
             losses.append(1 / epoch)
             self.seen.append(epoch)
-            if on_step({"epoch": epoch}) is False:
+            if on_step({"epoch": epoch, "epochs": 10}) is False:
                 break
         return "model", {"forget_loss": losses, "retain_loss": losses}, 0.5
 
@@ -449,20 +449,36 @@ def test_the_saved_model_is_the_shown_one_to_the_bit(other, method):
         assert run.config[name] == other.choice[name] or (name == "epochs" and method in ("neggrad+", "distill"))
 
 
-def test_a_run_that_was_stopped_is_saved_as_it_was(other):
-    other.set_back()
-    whole = other._unlearn
+@pytest.fixture
+def stopped(other, monkeypatch):
+    """Run the panel and stop after three epochs."""
+    unlearn = other._unlearn
 
-    def stopped(choice, on_step):
-        return whole(choice, lambda state: on_step(state) and state["epoch"] < 3)
+    def three(choice, on_step):
+        return unlearn(choice, lambda state: on_step(state) and ("doing" in state or state["epoch"] < 3))
 
-    other._unlearn = stopped
-    other.run.click()
-    other.wait()
-    other._unlearn = whole
+    def run(method):
+        other.set_back()
+        other.method.value = method
+        monkeypatch.setattr(other, "_unlearn", three)
+        other.run.click()
+        other.wait()
+
+    return run
+
+
+def test_a_published_run_that_was_stopped_is_saved_as_it_was(other, stopped):
+    stopped("published")
     path = save(other)
-    kept = open_run(path.parent, path.name).load_model().state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in other.model.state_dict().items())
+    saved_model = open_run(path.parent, path.name).load_model().state_dict()
+    assert all(torch.equal(value, saved_model[name]) for name, value in other.model.state_dict().items())
+
+
+def test_a_stopped_run_of_another_method_is_not_saved_as_something_else(other, stopped):
+    stopped("distill")
+    other.save.click()
+    other.wait()
+    assert "Not saved. epochs: stopped after 3; a run that went to its end can be saved" in other.status.value
 
 
 def test_results_that_differ_in_one_number_are_saved_under_names_of_their_own(real):

@@ -11,7 +11,7 @@ from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 AUTOMATIC = 0.0  # stands for None, which no option can be
-RATES = [float(f"{digit}e{power}") for power in range(-5, 0) for digit in (1, 2, 3, 5)] + [1.0]
+RATES = [float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 2, 3, 5)] + [1.0]
 PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 

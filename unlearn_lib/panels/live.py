@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unlearn_lib.common import device_of, followed
+from unlearn_lib.common import UserError, device_of, followed
 from unlearn_lib.evaluation import SMALL, confusion_of, score
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY
@@ -67,7 +67,15 @@ class LiveNetwork:
         return blocks | {"golden": score(metrics["golden"]["confusion"], forget)}, metrics["seconds"]["golden"]
 
     def save(self, choice: dict, epochs: int) -> str:
-        """Keep the choice's model, after so many epochs, as a run of the experiment; returns its folder."""
+        """Keep the choice's model as a run of the experiment; returns its folder.
+
+        epochs: those that were reached. Raises UserError where it was stopped before: the learning rate falls over all
+        the epochs asked for, so that fewer give another model (but for `published`).
+        """
+        if epochs < choice["epochs"] and choice["method"] not in ("mask", "published"):
+            raise UserError(
+                f"epochs: stopped after {epochs}; a run that went to its end can be saved: press Run, or ask for fewer"
+            )
         code = f"panel-{choice['layer']}"
         if choice["method"] != "mask":
             rate = "auto" if choice["lr"] is None else f"{choice['lr']:.4g}"

@@ -24,10 +24,10 @@ class UnlearningPanel:
     """Controls, and beside them a picture of the result and its numbers.
 
     unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> (blocks by name, golden's seconds or
-    None); save(choice, epochs) -> where it was saved; golden(choice, on_step) trains the golden model, where that can
-    be done; thumbnails: PNG by class; seed: that of all runs. A choice holds forget (indices), layer, method and every
-    number of `unlearning_numbers`, so that what is saved is what was shown. on_step gets {"epoch", "epochs"}, with
-    "doing" where that is not unlearning, and returns False where Stop was pressed.
+    None); save(choice, epochs reached) -> where it was saved; golden(choice, on_step) trains the golden model, where
+    that can be done; thumbnails: PNG by class; seed: that of all runs. A choice holds forget (indices), layer, method
+    and every number of `unlearning_numbers`, so that what is saved is what was shown. on_step gets {"epoch", "epochs"},
+    with "doing" where that is not unlearning, and returns False where Stop was pressed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class UnlearningPanel:
         self.title, self.classes = title, classes
         self._unlearn, self._judge, self._save, self._golden = unlearn, judge, save, golden
         self.model, self.history, self.blocks, self.choice = None, None, None, None
-        self._event, self._seconds = "Ready. Choose and press Run.", 0.0
+        self._event, self._seconds, self._asked, self._reached = "Ready. Choose and press Run.", 0.0, 0, 0
         self._stop, self._telling, self._thread = threading.Event(), threading.Lock(), None
         self.controls = Controls(classes, layers, forget, thumbnails, seed)
         self.toggles, self.summary = self.controls.toggles, self.controls.summary
@@ -119,12 +119,15 @@ class UnlearningPanel:
     def _run(self, choice: dict) -> None:
         begin = time.perf_counter()
         check_forget(choice["forget"], len(self.classes))
+        self._asked = 0
         try:
             model, history, seconds = self._unlearn(choice, self._step)
         except Stopped:
             self._tell("Stopped before there was a result.")
             return
         self._show(model, history, choice, seconds)
+        reached = len(history["forget_loss"])
+        self._reached = choice["epochs"] if reached >= self._asked else reached
         self.progress.value = self.progress.max
         stopped = "Stopped; this is what it had reached" if self._stop.is_set() else "Done"
         self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.")
@@ -146,12 +149,13 @@ class UnlearningPanel:
         doing = state.get("doing", "Running: unlearning")
         if self._event != f"{doing} ...":
             self._tell(f"{doing} ...")
-        self.progress.max, self.progress.value = state.get("epochs", self.progress.max), state["epoch"]
+        if "doing" not in state:
+            self._asked = state["epochs"]
+        self.progress.max, self.progress.value = state["epochs"], state["epoch"]
         return not self._stop.is_set()
 
     def _keep(self) -> None:
-        epochs = len(self.history["forget_loss"]) or self.choice["epochs"]
-        self._tell(f"Saved in {self._save(self.choice, epochs)}.")
+        self._tell(f"Saved in {self._save(self.choice, self._reached)}.")
 
     def _train_golden(self) -> None:
         try:
