@@ -194,7 +194,8 @@ def notes_of(lab) -> dict:
     """What config.json tells besides the arguments: device, source, classes, the folder that was given."""
     notes = {"device": str(pick_device(lab.device)), "source": lab.dataset.source, "classes": lab.dataset.classes}
     notes |= {"data_given": str(lab.data)}  # a folder's path, of which `data` keeps the name
-    return notes | ({"unreadable": lab.dataset.unreadable} if lab.dataset.unreadable else {})
+    left_out = {"unreadable": lab.dataset.unreadable, "passed_over": list(lab.dataset.passed_over)}
+    return notes | {name: names for name, names in left_out.items() if names}
 
 
 def comparison_table(runs: list[Run]) -> pd.DataFrame:

@@ -39,9 +39,9 @@ class Experiment:
     weights: torchvision's by name or the file of a state dict, to start from; data without training pictures takes
     them as they come. Where neither weights nor size nor flip are given, the original's are taken.
     train_*: training's numbers, where they are not to be those of `TRAINING`. version: goes behind the names of the
-    run folders. force: do everything anew, once in the life of this object. memory: MiB that the making of impressions
-    may take, besides the result. Everything else as in `make_model`, `load_data` and `fit`. What is done and what is
-    reused is told to the log `unlearn_lib`. Variants are made by `dataclasses.replace`.
+    run folders. force: do everything anew, once in the life of this object. memory: MiB that making impressions takes,
+    besides the result. Everything else as in `make_model`, `load_data` and `fit`. What is done and what is reused is
+    told to the log `unlearn_lib`. Variants are made by `dataclasses.replace`.
     """
 
     model: str
@@ -115,7 +115,7 @@ class Experiment:
 
     @property
     def forget_names(self) -> list[str]:
-        """The names of the classes to forget."""
+        """Their names."""
         return [self.dataset.classes[c] for c in self.forget_classes]
 
     @property
@@ -168,8 +168,8 @@ class Experiment:
                 f"the head of {run.name} was trained for {run.config['classes'][:5]}..."
             )
         given = {"size": self.framing.shape[-1], "weights": self.weights, "dropout": self.dropout}
-        given = {name: value for name, value in given.items() if value is not None}
-        return networks.check_run(run, run.arguments | given | {"data_digest": self.dataset.fingerprint})
+        given |= {"data_digest": self.dataset.fingerprint}
+        return networks.check_run(run, run.arguments | {name: v for name, v in given.items() if v is not None})
 
     def finished_original(self) -> Run | None:
         """The original's run, where it has been trained as this experiment says; nothing is logged."""

@@ -32,7 +32,9 @@ from unlearn_lib.store import (
 )
 
 FORMAT = 2  # of run folders; 1 had no digests
-NOTES = {"versions", "device", "source", "classes", "data_given", "golden_run", "unreadable", "format"}  # no arguments
+NOTES = set(
+    "versions device source classes data_given golden_run unreadable passed_over format".split()
+)  # no arguments
 DIGESTS = {
     "data_digest": "data: other pictures than those that {name} was made from",
     "weights_digest": "weights: another file than that which {name} was made from",
