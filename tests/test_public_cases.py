@@ -414,7 +414,7 @@ def arrows(root, count=15):
 
 def test_arrows_to_the_left_and_to_the_right_are_hinted_at(tmp_path, heard):
     assert load_data(arrows(tmp_path / "arrows")).flip
-    assert "mirrored, pictures of left look like right; flip=False mirrors none" in heard()
+    assert "mirrored, pictures of left look like right; --no-flip (flip=False) mirrors none" in heard()
 
 
 def test_arrows_are_not_mirrored_where_that_is_switched_off(tmp_path, heard):

@@ -200,4 +200,6 @@ def _tell(data: Data) -> None:
     if data.flip and not isinstance(data.train.images, Pictures):
         for one, other in mirrored_alike(data.train, data.num_classes):
             names = (data.classes[one], data.classes[other])
-            log.warning("%s: mirrored, pictures of %s look like %s; flip=False mirrors none", data.name, *names)
+            log.warning(
+                "%s: mirrored, pictures of %s look like %s; --no-flip (flip=False) mirrors none", data.name, *names
+            )
