@@ -62,7 +62,8 @@ class Checked(Net):
     def forward(self, x):
         if x.dim() != 4 or x.shape[1] != 3:
             raise ValueError("colour pictures, please")
-        return super().forward(x)
+        y = F.relu(self.conv(x))
+        return self.fc(self.mid(y if y.shape[-1] > 4 else -y).flatten(1))
 
 
 class Padded(Net):
@@ -406,14 +407,14 @@ def test_a_hook_that_changes_values_takes_their_bounds_away():
 
 
 def test_tracing_leaves_other_threads_forward_passes_alone():
-    net, other, failed, stop = Length(), Net(), [], threading.Event()
+    net, failed, stop = Checked().eval(), [], threading.Event()
 
     def forward():
         x = torch.randn(2, 3, 8, 8)
-        whole = other(x)
+        whole = net(x)
         while not stop.is_set():
             try:
-                assert torch.equal(other(x), whole)
+                assert torch.equal(net(x), whole)
             except Exception as error:
                 failed.append(error)
                 return

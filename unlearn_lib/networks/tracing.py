@@ -115,6 +115,8 @@ class _Tracer(fx.Tracer):
     def __init__(self):
         super().__init__()
         self.thread = threading.get_ident()
+        self.parameters: dict[str, fx.Proxy] = {}  # torch.fx's cache, freed here of nodes that are erased
+        self.looking = False  # at what a part of the graph, which is run for it, would give
 
     def create_args_for_root(self, root_fn, is_module, concrete_args=None):
         hooked = self.root._forward_hooks or self.root._forward_pre_hooks
@@ -125,7 +127,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, torch.jit.ScriptModule) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m, forward, args, kwargs):
-        if threading.get_ident() != self.thread:  # another thread's forward pass
+        if self._no_tracing():
             return forward(*args, **kwargs)
         length, stack = len(self.graph.nodes), copy.copy(self.module_stack)
         try:
@@ -133,18 +135,30 @@ class _Tracer(fx.Tracer):
         except Exception:  # its own code cannot be traced: it stays whole
             for node in reversed(list(self.graph.nodes)[length:]):
                 self.graph.erase_node(node)
+                self.parameters = {k: v for k, v in self.parameters.items() if v.node is not node}
             self.module_stack = stack
             return self.create_proxy("call_module", self.path_of_module(m), args, kwargs)
 
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        return attr_val if self._no_tracing() else super().getattr(attr, attr_val, self.parameters)
+
+    def _no_tracing(self) -> bool:
+        """Whether it is a forward pass that comes by: of another thread, or for the sake of a size."""
+        return self.looking or threading.get_ident() != self.thread
+
     def create_arg(self, a):
-        if isinstance(a, torch.Tensor) and a.grad_fn is not None:  # as weight_norm's hook makes one
+        if isinstance(a, torch.Tensor) and a.grad_fn is not None:
             raise fx.proxy.TraceError("a tensor made from parameters would be frozen")
         return super().create_arg(a)
 
     def to_bool(self, obj):
         node = obj.node
         if node not in contents(self.graph) and hasattr(self.root, "input_shape"):
-            found = values(self.root, self.graph)
+            self.looking = True
+            try:
+                found = values(self.root, self.graph)
+            finally:
+                self.looking = False
             if not varies(node, found):
                 return bool(found[0][node])
         return super().to_bool(obj)

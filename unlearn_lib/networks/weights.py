@@ -15,6 +15,7 @@ from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import NotFound, UserError, log
 from unlearn_lib.networks.splitting import find_head
+from unlearn_lib.networks.tracing import first_line
 from unlearn_lib.networks.zoo import Framing, make_model, needed, prepare_input, torchvision_names
 from unlearn_lib.store import load_tensors
 
@@ -116,17 +117,17 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
             raise UserError(f"weights: {given} given, which does not fit the model ({name} is {tensor.dtype})")
     wrong = {n for n in current.keys() & state.keys() if current[n].shape != state[n].shape}
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()
+    head = {n for n in head if current[n].shape[1:] == state[n].shape[1:]}
     if head and not wrong - head:
         log.info("weights: %s has %d outputs; the head is made anew", given, len(state[max(head)]))
     for name in head:
         state[name] = current[name]
-    trial = copy.deepcopy(model)
+    counters = {n for n in current if n.endswith("num_batches_tracked") and n not in state}
     try:
-        result = load_state(trial, state)
-        counters = {n for n in current if n.endswith("num_batches_tracked") and n not in state}
+        result = load_state(copy.deepcopy(model), state)
         strange = sorted({*result.missing_keys, *result.unexpected_keys} - counters)
-    except RuntimeError:
-        strange = sorted(wrong - head)
+    except (RuntimeError, ValueError) as error:
+        strange = sorted(wrong - head) or [first_line(error)]
     if strange:
         raise UserError(f"weights: {given} given, which does not fit the model ({strange[0]})")
     if counters:
