@@ -100,7 +100,7 @@ class Experiment:
         framing, size = networks.framing_of(self.model, self.start["weights"], self.start["size"]), self.start["size"]
         if framing is not None:
             size = framing.shape[-1]
-        model = networks.make_model(self.model, 2, size=size, dropout=self.dropout)
+        model = networks.make_model(self.model, None, size=size, dropout=self.dropout)
         return framing or Framing(tuple(model.input_shape))
 
     @functools.cached_property

@@ -1,6 +1,6 @@
 """Networks: where they come from, their weights, and how they are cut into body and tail."""
 
-from unlearn_lib.networks.bounds import behind_relu, bounds_of
+from unlearn_lib.networks.bounds import bounds_of
 from unlearn_lib.networks.runs import (
     Run,
     check_run,
@@ -15,6 +15,6 @@ from unlearn_lib.networks.runs import (
 )
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
 from unlearn_lib.networks.splitting import at_pixels, find_head, layer_shape, split, splittable_layers
-from unlearn_lib.networks.tracing import dry_run, probe, trace
+from unlearn_lib.networks.tracing import dry_run, plain, probe, trace
 from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, load_state, outputs_of, read_weights
 from unlearn_lib.networks.zoo import Framing, make_model, model_code

@@ -58,11 +58,6 @@ def bounds_of(model: nn.Module, layer: str) -> Interval:
     return found[crossing]
 
 
-def behind_relu(model: nn.Module, layer: str) -> bool:
-    """Whether nothing that enters `layer` is ever negative."""
-    return bounds_of(model, layer)[0] >= 0
-
-
 def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]) -> Interval:
     """The interval of one node, those before it being known."""
     if node.op == "get_attr":

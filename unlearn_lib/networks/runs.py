@@ -19,6 +19,7 @@ import torchvision
 from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
+from unlearn_lib.networks.weights import load_state
 from unlearn_lib.networks.zoo import make_model, model_code
 from unlearn_lib.store import (
     digest,
@@ -195,5 +196,5 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
         raise UserError(
             f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
         )
-    model.load_state_dict(tensors)
+    load_state(model, tensors)
     return model

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_classes, device_of
-from unlearn_lib.networks import at_pixels, bounds_of, find_head, layer_shape, split, splittable_layers
+from unlearn_lib.networks import at_pixels, bounds_of, dry_run, find_head, layer_shape, split, splittable_layers
 from unlearn_lib.zeroshot.heads import soft_targets
 from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, publish
 
@@ -100,6 +100,9 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
         raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
     if samples < 1 or (steps is not None and steps < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
+    kind = next(model.parameters()).dtype
+    if kind != torch.float32:
+        raise UserError(f"model: its weights are {kind}; float32 is accepted (model.float() makes them so)")
     if layer is not None:
         split(model, layer)
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
@@ -175,12 +178,10 @@ def responsive_layers(
     Of more than ten classes, ten spread evenly are tried, with as many impressions each.
     One row a layer, in order: reached (share, argmax), responsive, learnable (the layer has weights), shape.
     """
-    rows = {}
-    with torch.no_grad():
-        k = model.eval()(torch.zeros(1, *model.input_shape, device=next(model.parameters()).device)).shape[1]
+    rows, k = {}, dry_run(model.eval(), model).shape[1]
     classes = {round(i * (k - 1) / 9) for i in range(10)} if k > 10 else range(k)
     for layer in layers or leaf_layers(model):
-        impressions = make_impressions(model, layer, samples=tries, seed=seed, classes=classes)
+        impressions = make_impressions(model, layer, samples=tries, recipe="calibrated", seed=seed, classes=classes)
         reached = diagnose(model, impressions)["reached"].mean()
         shape = "x".join(map(str, impressions.x.shape[1:]))
         rows[layer] = {"reached": reached, "responsive": reached >= share, "shape": shape}
@@ -227,12 +228,12 @@ def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.d
 
     def count(module, inputs, output):
         nonlocal total
-        total += 3 * output.numel()
+        total += 3 * output[0].numel() if isinstance(output, torch.Tensor) else 0  # of the first of two samples
 
     leaves = [m for m in tail.modules() if not list(m.children())]
     hooks = [m.register_forward_hook(count) for m in leaves]
     with torch.no_grad():
-        tail(torch.zeros(1, *shape, device=device))
+        tail(torch.zeros(2, *shape, device=device))
     for hook in hooks:
         hook.remove()
     return total

@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_positive
-from unlearn_lib.networks import find_head, split
+from unlearn_lib.networks import find_head, plain, split
 from unlearn_lib.zeroshot.impressions import check_impressions
 
 METHODS = ("neggrad+", "distill", "published", "mask")
@@ -37,7 +37,7 @@ MASKED = -1e4  # finite, so that losses stay defined
 
 def mask(model: nn.Module, forget: Collection[int]) -> nn.Module:
     """A copy of the model that never answers with a forget class: w_u = 0, b_u = -1e4 in the head."""
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(plain(model)).eval()
     head = model.get_submodule(find_head(model))
     if head.bias is None:
         raise UserError("model: its head has no bias, which the mask needs")

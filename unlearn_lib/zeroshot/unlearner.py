@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, check_forget, progress
-from unlearn_lib.networks import split
+from unlearn_lib.networks import plain, split
 from unlearn_lib.zeroshot.impressions import Impressions
 from unlearn_lib.zeroshot.methods import Switches, check_method, check_numbers, losses_of, mask
 
@@ -74,7 +74,7 @@ class ZeroShotUnlearner:
         begin, history = time.perf_counter(), {"forget_loss": [], "retain_loss": []}
         if self.method == "mask":
             return mask(self.model, self.forget), history, time.perf_counter() - begin
-        model = copy.deepcopy(self.model).eval()  # eval: batch-norm buffers stay as they are on made-up batches
+        model = copy.deepcopy(plain(self.model)).eval()  # eval: batch-norm buffers stay as they are on made-up batches
         asked = [parameter.requires_grad for parameter in model.parameters()]
         _, tail = split(model, self.layer)
         optimiser, schedule, epochs = self._optimiser(model, tail)
