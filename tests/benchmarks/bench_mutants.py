@@ -32,46 +32,53 @@ store.py: test_store test_runs
 + if shutil.rmtree(path, ignore_errors=True):
 - if not path.exists() and _aside(path).is_dir():
 + if False:
+- indent=1, sort_keys=True, allow_nan=False
++ indent=1, sort_keys=True
+networks/small.py: test_models test_training
+- return self.fc3(F.dropout(x, self.dropout, self.training))
++ return self.fc3(x)
 networks/zoo.py: test_models test_bites
 - torch.manual_seed(seed)
 + torch.manual_seed(0)
-- return self.fc3(F.dropout(x, self.dropout, self.training))
-+ return self.fc3(x)
-networks/splitting.py: test_models test_bites
-- tail.call_method("clone", (tail.placeholder("x"),))
-+ tail.placeholder("x")
-- isinstance(model.get_submodule(node.target), nn.Linear)
-+ True
-- node for node in used & before if node.op != "get_attr"
-+ node for node in used & before
-- return all(_never_negative(
-+ return any(_never_negative(
+networks/splitting.py: test_models test_networks_splitting
+- x = graph.call_method("clone", (graph.placeholder("x"),))
++ x = graph.placeholder("x")
+- if len(crossing) != 1:
++ if not crossing:
+networks/bounds.py: test_networks_splitting test_bites
+- return min(low for low, _ in intervals), max(high for _, high in intervals)
++ return max(low for low, _ in intervals), max(high for _, high in intervals)
+- return min(products), max(products)
++ return 0.0, max(products)
 networks/weights.py: test_weights
-- round(resize * size / crop)
+- round(resize * size / side)
 + resize
 networks/runs.py: test_runs test_bites
 - if len(row) > 2 else
 + if len(row) > 1 else
-- if old.get(k) != new.get(k)), None
-+ if k in old and old[k] != new.get(k)), None
+- if old.get(name) != new.get(name):
++ if name in old and old[name] != new.get(name):
 - if run.config.get("format") != FORMAT:
 + if False:
 - if state[name].shape != tensors[name].shape
 + if False
-zeroshot/unlearner.py: test_unlearning test_lab
+zeroshot/methods.py: test_unlearning
 - head.weight[list(forget)] = 0
 + pass
-- model = copy.deepcopy(model).eval()
-+ model = model.eval()
-- masked_fill(forget, -torch.inf).logsumexp(1)
-+ masked_fill(~forget, -torch.inf).logsumexp(1)
-- target = original.masked_fill(forget, -torch.inf).log_softmax(1)
-+ target = original.log_softmax(1)
-- 0.01 if self.method == "published" else 0.0
+- log_p.masked_fill(forget, -torch.inf).logsumexp(1)
++ log_p.masked_fill(~forget, -torch.inf).logsumexp(1)
+- (original.masked_fill(forget, -torch.inf) / temperature)
++ (original / temperature)
+- up = bool(retain) != switches.prose_signs
++ up = bool(retain)
+- return temperature**2 * terms
++ return terms
+zeroshot/unlearner.py: test_unlearning
+- copy.deepcopy(plain(self.model)).eval()
++ plain(self.model).eval()
+- 0.01 if published else 0.0
 + 0.0
-- 0.01 if self.method == "published" else 0.0
-+ 0.01
-- nn.utils.clip_grad_norm_(trained, 5)
+- nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 5)
 + pass
 - return [*order[is_forget[order]].split(self.batch_size), *order[~is_forget[order]].split(self.batch_size)]
 + return [*order[~is_forget[order]].split(self.batch_size), *order[is_forget[order]].split(self.batch_size)]
@@ -79,99 +86,80 @@ zeroshot/unlearner.py: test_unlearning test_lab
 + torch.Generator().manual_seed(0)
 - (self.forget_weight, self.retain_weight), losses
 + (1.0, 1.0), losses
-- up = bool(retain) != self.switches.prose_signs
-+ up = bool(retain)
-- label_smoothing=self.impressions.smoothing
-+ label_smoothing=0.0
-- parameter.requires_grad_(flag)
-+ parameter.requires_grad_(True)
+- min(self.epochs, -(-UPDATES // batches))
++ self.epochs
+- LinearLR(optimiser, 1.0, 0.0, epochs * batches)
++ LinearLR(optimiser, 1.0, 1.0, epochs * batches)
+zeroshot/carrying.py: test_unlearning
+- new_in_f[old_in_f].float()
++ new_in_f[~old_in_f].float()
+- passed = mass <= CARRIED["forget_mass"] and agreement >= CARRIED["retain_agreement"]
++ passed = mass <= CARRIED["forget_mass"]
 zeroshot/recipes.py: test_impressions
-- F.normalize(head.weight - head.weight.mean(0))
-+ F.normalize(head.weight)
-- loss = loss + 2e-4 * x.square().sum()
+- loss = loss + shrink * x.square().sum()
 + pass
 - x.clamp_(*bounds)
 + pass
 - loss = loss + roughness * (
 + loss = loss + 0 * (
-- label_smoothing=SMOOTHING["calibrated"]
-+ label_smoothing=0.0
 - loss = loss + STATISTICS * len(x)
 + loss = loss + 0 * len(x)
 - torch.optim.Adam([x], lr=0.1)
 + torch.optim.Adam([x], lr=0.2)
+zeroshot/heads.py: test_impressions
+- F.normalize(head.weight - head.weight.mean(0))[labels]
++ F.normalize(head.weight)[labels]
+- return y.scatter_(1, at, p).scatter_(1, labels[:, None], largest)
++ return y
 zeroshot/impressions.py: test_impressions
-- x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(seed))
-+ x = torch.randn(len(labels), *shape, generator=torch.Generator().manual_seed(0))
 - (total - n) / (n * (n - 1))
 + total / (n * n)
 - "responsive": reached >= share
 + "responsive": reached > 0
-data/sets.py: test_data test_bites
-- return (images.float() / 255 - mean) / std
-+ return (images.float() / 255 - mean) * std
+data/classes.py: test_data test_public_cases
 - range(int(first), int(last) + 1)
 + range(int(first), int(last))
-data/sources.py: test_data
-- return self.take(~torch.isin(
-+ return self.take(torch.isin(
+data/splits.py: test_data test_bites
 - torch.randperm(len(members), generator=generator)
 + torch.randperm(len(members))
-- round(share * len(members))
-+ round(share * len(split) / 10)
-data/pictures.py: test_pictures
-- picture = ImageOps.exif_transpose(picture)
-+ pass
+- max(least, round(share * len(members)))
++ round(share * len(members))
+data/pictures.py: test_pictures test_public_cases
+- upright = ImageOps.exif_transpose(picture)
++ upright = picture
 training.py: test_bites test_training
 - data.train.without(forget), data.val.without(forget)
 + data.train.without(forget), data.test.without(forget)
 - data.train.without(forget), data.val.without(forget)
 + data.train, data.val.without(forget)
-- if data.flip:
+- if self.data.flip:
 + if False:
-- images.flip(-1), images)
-+ images, images)
 - torch.manual_seed(seed * 100_003 + epoch)
 + torch.manual_seed(epoch)
 - smoothing * allowed / allowed.sum()
 + smoothing * allowed / len(allowed)
-- lr=lr, weight_decay=weight_decay,
-+ lr=lr, weight_decay=0.0,
-- schedule.step()
-+ pass
-- model.load_state_dict(best)
+- model.load_state_dict(training.best)
 + pass
 evaluation.py: test_evaluation test_bites
 - / total if total else None
 + / count.sum().item() if total else None
-- labels * num_classes + predicted
-+ predicted * num_classes + labels
-- model.eval()
-+ model.train()
-auditing/metrics.py: test_auditing
-- return ((kl(p) + kl(q)) / 2)
-+ return kl(p)
-- first.argmax(1) == second.argmax(1)
-+ first.argmax(1) == first.argmax(1)
-- reader.fit(train.numpy(), train_labels.numpy())
-+ reader.fit(test.numpy(), test_labels.numpy())
-- _some(data.train.only([c]), samples
-+ _some(data.test.only([c]), samples
-- _some(data.train.only(forget), 2000
-+ _some(data.train.without(forget), 2000
+auditing/attacks.py: test_auditing
+- float(reader.fit(train, train_labels)
++ float(reader.fit(test, test_labels)
+- members = _some(data.train.only(forget), 2000
++ members = _some(data.train.without(forget), 2000
 - torch.optim.Adam(model.parameters(), lr=1e-3)
 + torch.optim.Adam(model.parameters(), lr=1e-2)
-- return batches / golden_batches if
-+ return golden_batches / batches if
-- if accuracy >= target
-+ if accuracy > target
-experiment.py: test_bites test_runs test_experiment
-- method=method, layer=layer, seed=self.seed, **numbers
-+ method=method, layer=layer, **numbers
-- judge(mask(model, self.forget))
+auditing/verdict.py: test_auditing
+- stdtrit(n - 1, 0.975)) * std * math.sqrt(1 + 1 / n)
++ 3.0) * std
+- numbers.std().item() if n > 1
++ numbers.std(correction=0).item() if n > 1
+experiment/steps.py: test_bites test_runs
+- method=method, seed=lab.seed, **numbers
++ method=method, **numbers
+- judge(mask(model, forget))
 + judge(model)
-- steps=steps, seed=self.seed, memory=memory
-+ steps=steps, memory=memory
 """  # a room and its tests (those that are there), then pairs: a piece of a line as it stands, and with the fault
 
 
