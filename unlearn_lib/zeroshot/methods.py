@@ -4,7 +4,8 @@ F forget classes, R retain classes, z logits, z0 the original's, p_T = softmax(z
 q = softmax(z0 / T with F at -inf) is what the masked original answers.
 
 - neggrad+   minimise  w_r KL(q || p_T) on xi_R  +  w_f (-log sum_{r in R} p_T,r) on xi_F:  descent on the retain
-             classes, bounded ascent on the forget classes (NegGrad+, Kurmanji et al. 2023, made bounded).
+             classes, ascent on the forget classes (NegGrad+, Kurmanji et al. 2023), bounded, and by the logits of F
+             alone: those of R are held constant in the second term.
 - distill    minimise  KL(q || p_T)  on xi_F and xi_R  (DELETE, Zhou et al., CVPR 2025).
 - published  minimise  0.9 CE(xi_F), then -0.1 CE(xi_R), both smoothed by 0.1, in the head's bias alone; `Switches`
              mend its signs, its smoothing and its frozen weights one by one.
@@ -95,7 +96,8 @@ def losses_of(
         elif retain or method == "distill":
             losses.append(distill_loss(z, original[chosen], forget, TEMPERATURE))
         else:
-            losses.append(retain_mass_loss(z, forget, TEMPERATURE))
+            held = torch.where(forget, z, z.detach())  # else retain logits grow where they lead already, on R too
+            losses.append(retain_mass_loss(held, forget, TEMPERATURE))
     return losses
 
 
