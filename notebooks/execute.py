@@ -14,6 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PANEL = "The panel: run this cell in JupyterLab to use it."
 
 
 def main(chosen: list[str]) -> None:
@@ -30,12 +32,17 @@ def main(chosen: list[str]) -> None:
 
 
 def execute(path: Path) -> None:
-    """Run one notebook from top to bottom and write it back without times, widget state and transient names."""
+    """Run one notebook from top to bottom and write it back without times; a sentence stands in a panel's place."""
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(HERE)}}).execute()
+    where = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=900, resources=where, coalesce_streams=True).execute()
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output.data = {"text/plain": PANEL}
+    notebook.metadata.language_info = {"name": "python"}  # its version is no matter of the notebook's
     nbformat.write(notebook, path)
 
 
