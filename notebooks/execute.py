@@ -32,18 +32,25 @@ def main(chosen: list[str]) -> None:
 
 
 def execute(path: Path) -> None:
-    """Run one notebook from top to bottom and write it back without times; a sentence stands in a panel's place."""
+    """Run one notebook from top to bottom and write it back, tidied."""
     notebook = nbformat.read(path, 4)
     where = {"metadata": {"path": str(HERE)}}
     NotebookClient(notebook, timeout=900, resources=where, coalesce_streams=True).execute()
+    tidy(notebook)
+    nbformat.write(notebook, path)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Take out times, versions and this machine's paths; a sentence stands in a panel's place."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output.data = {"text/plain": PANEL}
-    notebook.metadata.language_info = {"name": "python"}  # its version is no matter of the notebook's
-    nbformat.write(notebook, path)
+            if output.output_type == "stream":
+                output.text = output.text.replace(os.environ["UNLEARN_RUNS"], "runs")
 
 
 if __name__ == "__main__":
