@@ -14,6 +14,8 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PANEL = "The panel: run this cell in JupyterLab to use it."
 
 
 def main(chosen: list[str]) -> None:
@@ -30,13 +32,25 @@ def main(chosen: list[str]) -> None:
 
 
 def execute(path: Path) -> None:
-    """Run one notebook from top to bottom and write it back without times, widget state and transient names."""
+    """Run one notebook from top to bottom and write it back, tidied."""
     notebook = nbformat.read(path, 4)
-    NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(HERE)}}).execute()
+    where = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=900, resources=where, coalesce_streams=True).execute()
+    tidy(notebook)
+    nbformat.write(notebook, path)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Take out times, versions and this machine's paths; a sentence stands in a panel's place."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata.language_info = {"name": "python"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-    nbformat.write(notebook, path)
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output.data = {"text/plain": PANEL}
+            if output.output_type == "stream":
+                output.text = output.text.replace(os.environ["UNLEARN_RUNS"], "runs")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,11 @@ def code_of(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_there_are_a_classroom_panel_and_notebooks_01_to_08():
+def test_there_are_a_classroom_panel_and_notebooks_numbered_without_a_gap_all_of_them_listed():
     assert CLASSROOM.stem == "00_classroom_panel"
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02}" for n in range(1, 9)]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{n:02}" for n in range(1, len(NOTEBOOKS) + 1)]
+    listed = re.findall(r"\]\((\w+\.ipynb)\)", (FOLDER / "README.md").read_text())
+    assert {path.name for path in (CLASSROOM, *NOTEBOOKS)} <= set(listed)
 
 
 def test_the_classroom_panel_has_three_cells_one_of_them_code_and_a_picture_for_where_no_panel_runs():
@@ -89,6 +91,7 @@ def test_no_machine_path_no_widget_state_and_no_large_file(notebook):
     text = nbformat.writes(notebook)
     assert not re.search(r"/(home|Users|tmp|root|work)/", text)
     assert "widgets" not in notebook.metadata
+    assert "widget-view" not in text  # a page on the web would show an empty place
     assert len(text) < 1_500_000
 
 
