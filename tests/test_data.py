@@ -240,7 +240,7 @@ def test_cifar10_for_a_large_network_takes_no_more_memory_than_its_files(tmp_pat
     pictures = torch.zeros(900, 3, 32, 32, dtype=torch.uint8)
     split = Split(pictures, torch.arange(900) % 10)
     known = {"title": "", "source": "", "classes": list("abcdefghij"), "flip": False, "train": split, "test": split}
-    monkeypatch.setattr(sets.sources, "read_cifar10", lambda root, framing: known)
+    monkeypatch.setattr(sets, "read_cifar10", lambda root, framing: known)
     data = load_data("cifar10", tmp_path, shape=(3, 224, 224))
     assert sum(part.images.numel() for part in (data.train, data.val, data.test)) == 2 * pictures.numel()
     assert data.normalise(data.train.images[:2]).shape == (2, 3, 224, 224)

@@ -40,7 +40,7 @@ def weights(tmp_path):
 
 @pytest.fixture
 def lab(root, weights, tmp_path):
-    words = {"data_root": root, "runs_root": tmp_path / "runs", "say": lambda sentence: None}
+    words = {"data_root": root, "runs_root": tmp_path / "runs"}
     return Experiment("mobilenet_v3_small", "imagenet", forget=["0-49", "crane"], size=32, weights=weights, **words)
 
 
@@ -152,8 +152,8 @@ def test_the_tail_on_kept_activations_is_judged_as_the_whole_on_pictures_is(lab)
     run = lab.train()
     model = lab.load(run)
     kept = kept_activations(run, model, lab.dataset, "features.9")
-    whole = evaluate(model, lab.dataset, lab.forget)
-    assert evaluate_tail(model, "features.9", *kept, lab.dataset, lab.forget) == whole
+    whole = evaluate(model, lab.dataset, lab.forget_classes)
+    assert evaluate_tail(model, "features.9", *kept, lab.dataset, lab.forget_classes) == whole
 
 
 def test_activations_of_another_model_are_not_taken(lab):

@@ -16,7 +16,7 @@ from unlearn_lib import (
     responsive_layers,
     statistics_distance,
 )
-from unlearn_lib.zeroshot import closed_form, impressions, recipes, unlearner
+from unlearn_lib.zeroshot import closed_form, impressions, recipes, soft_targets, unlearner
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def bisection(head, x0, labels, low, target):
 
 
 def test_impressions_reach_their_class_with_confidence_and_stay_feasible(model):
-    made = make_impressions(model, samples=20)
+    made = make_impressions(model, samples=20, recipe="calibrated")
     p = model.fc3(made.x).softmax(1).gather(1, made.labels[:, None])
     assert made.layer == "fc3"
     assert made.labels.bincount().tolist() == [20] * 10
@@ -59,13 +59,13 @@ def test_impressions_reach_their_class_with_confidence_and_stay_feasible(model):
 
 @pytest.mark.parametrize("layer", ["conv2", "fc1", "fc2"])
 def test_at_inner_layers_too(model, layer):
-    diagnosis = diagnose(model, make_impressions(model, layer, samples=5))
+    diagnosis = diagnose(model, make_impressions(model, layer, samples=5, recipe="calibrated"))
     assert diagnosis["confidence"].min() >= 0.9
     assert diagnosis["infeasible"].max() == 0
 
 
 def test_in_pixels_they_stay_within_the_range_of_pixels(model):
-    made = make_impressions(model, "input", samples=5)
+    made = make_impressions(model, "input", samples=5, recipe="calibrated")
     low, high = model.input_range
     assert made.x.shape == (50, 1, 28, 28)
     assert made.x.diff(dim=3).abs().mean() < 0.3 * made.x.std()  # smooth; without the total variation it is noise
@@ -74,7 +74,7 @@ def test_in_pixels_they_stay_within_the_range_of_pixels(model):
 
 
 def test_they_are_not_one_point_plus_noise(model):
-    calibrated = diagnose(model, make_impressions(model, samples=20))
+    calibrated = diagnose(model, make_impressions(model, samples=20, recipe="calibrated"))
     published = diagnose(model, make_impressions(model, samples=20, recipe="published"))
     assert published["cosine"].mean() > 0.98 > calibrated["cosine"].mean()
     assert published["infeasible"].mean() > 0.3
@@ -92,20 +92,72 @@ def test_what_no_logit_depends_on_is_drawn_to_zero(model):
     """The squared norm in the objective, seen where nothing else pulls."""
     with torch.no_grad():
         model.fc2.weight[:, :20] = 0
-    start, end = (make_impressions(model, "fc2", samples=3, steps=steps).x[:, :20] for steps in (0, 100))
+    start, end = (
+        make_impressions(model, "fc2", samples=3, steps=steps, recipe="calibrated").x[:, :20] for steps in (0, 100)
+    )
     assert start.max() > 1
     assert end.abs().max() < 0.05
 
 
 def test_confidence_stops_where_the_smoothed_labels_are_met(model):
     for layer in ("fc2", "fc3"):
-        made = make_impressions(model, layer, samples=10)
+        made = make_impressions(model, layer, samples=10, recipe="calibrated")
         assert 0.93 < diagnose(model, made)["confidence"].mean() < 0.97
 
 
-def test_in_chunks_they_come_out_as_in_one_batch(model):
-    whole, parts = (make_impressions(model, "fc2", samples=3, steps=20, memory=m) for m in (2**29, 2**13))
+@pytest.mark.parametrize("recipe", ["natural", "calibrated"])
+def test_in_chunks_they_come_out_as_in_one_batch(model, recipe):
+    whole, parts = (
+        make_impressions(model, "fc2", samples=3, recipe=recipe, steps=20, memory=m) for m in (2**29, 2**13)
+    )
     assert torch.allclose(whole.x, parts.x, atol=1e-4)
+
+
+@given(st.integers(2, 30), st.integers(0, 1000))
+def test_soft_targets_are_distributions_whose_likeliest_class_is_their_own(k, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(k, (40,), generator=generator)
+    y = soft_targets(torch.randn(k, 5, generator=generator), labels, (generator, generator))
+    assert torch.allclose(y.sum(1), torch.ones(40), atol=1e-5)
+    assert y.min() >= 0
+    assert torch.equal(y.argmax(1), labels)
+    assert 1 / k <= y.amax(1).min()
+    assert y.amax(1).max() <= 0.9901
+
+
+def test_soft_targets_mix_in_most_what_the_head_takes_for_alike():
+    rows = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0], [0, -1.0, 0]])
+    draws = tuple(torch.Generator().manual_seed(i) for i in range(2))
+    mixed = soft_targets(rows, torch.zeros(2000, dtype=torch.int64), draws).mean(0)
+    assert mixed[1] > 1.5 * mixed[2:].max()
+
+
+def test_natural_impressions_are_as_ambiguous_as_answers_to_pictures_and_feasible(model):
+    made = make_impressions(model, samples=60)
+    p = model.fc3(made.x).softmax(1).gather(1, made.labels[:, None])
+    assert made.recipe == "natural"
+    assert p.quantile(0.1) < 0.55
+    assert p.quantile(0.9) > 0.9
+    assert made.x.min() >= 0
+    diagnosis = diagnose(model, made)
+    assert diagnosis["reached"].mean() > 0.95
+    assert diagnosis["spread"].mean() > 0.1
+    sure = diagnose(model, make_impressions(model, samples=60, recipe="calibrated"))
+    assert diagnosis["entropy"].mean() > 2 * sure["entropy"].mean()
+    assert diagnosis["margin"].mean() < sure["margin"].mean()
+
+
+@pytest.mark.parametrize("layer", ["input", "conv2", "fc2"])
+def test_natural_impressions_at_every_kind_of_layer_meet_their_targets(model, layer):
+    diagnosis = diagnose(model, make_impressions(model, layer, samples=10))
+    assert diagnosis["reached"].mean() > 0.9
+    assert 0.5 < diagnosis["confidence"].mean() < 0.8
+    assert diagnosis["infeasible"].max() == 0
+
+
+def test_less_noise_at_the_start_gives_smaller_impressions(model):
+    faint, strong = (make_impressions(model, samples=20, noise=noise).x.norm(dim=1).mean() for noise in (0.1, 1.0))
+    assert faint < strong
 
 
 def test_the_same_seed_gives_the_same_bits(model):
@@ -159,7 +211,7 @@ def test_the_closed_form_finds_by_secants_what_bisection_finds(k, width, scale, 
     head = nn.Linear(width, k)
     nn.init.normal_(head.weight, std=scale / width**0.5)
     x0, labels = 0.7 * torch.randn(k, width).clamp(min=0), torch.arange(k)
-    x = closed_form(head, x0, labels, low, target=0.95)
+    x = closed_form(head, x0, labels, (low, float("inf")), target=0.95)
     by_bisection, reachable = bisection(head, x0, labels, low, 0.95)
     p = head(x).softmax(1).diagonal()
     assert x.min() >= low
@@ -169,7 +221,7 @@ def test_the_closed_form_finds_by_secants_what_bisection_finds(k, width, scale, 
 
 def test_at_a_head_of_a_thousand_classes_three_steps_are_enough():
     model = make_model("mobilenet_v3_small", 1000, size=32)
-    made = make_impressions(model, "classifier.3", samples=1)
+    made = make_impressions(model, "classifier.3", samples=1, recipe="calibrated")
     assert diagnose(model, made)["confidence"].min() >= 0.9
 
 

@@ -118,7 +118,7 @@ def test_a_picture_of_unknown_depth_is_left_out_by_name(tmp_path, heard, case):
     Image.fromarray(NO_DEPTH[case]).save(pets(tmp_path / "pets") / "ant" / "odd.tif")
     data = load_data(tmp_path / "pets")
     assert data.unreadable == ["odd.tif"]
-    assert "left out: 1 (odd.tif)" in heard()
+    assert "1 picture does not open and is left out: odd.tif" in heard()
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])

@@ -55,7 +55,8 @@ def test_a_run_holds_what_the_next_step_needs_and_no_pickle(lab, unlearned):
 
 def test_metrics_have_the_four_models_side_by_side(unlearned):
     metrics = json.loads((unlearned.path / "metrics.json").read_text())
-    assert set(metrics) == {"original", "masked", "unlearned", "golden", "seconds", "audit"}
+    assert set(metrics) == {"original", "masked", "unlearned", "golden", "seconds", "carry_over", "audit"}
+    assert set(metrics["carry_over"]) == {"forget_mass", "retain_agreement"}
     assert set(metrics["seconds"]) == {"train", "golden", "impressions", "unlearn"}
     for name in ("original", "masked", "unlearned", "golden"):
         assert set(metrics[name]) == {
@@ -110,7 +111,7 @@ def test_what_was_made_from_a_model_that_has_changed_is_not_reused(runs):
 
 def test_impressions_lie_in_the_models_folder_and_are_loaded_again(lab, runs):
     first = lab.impressions("fc3", samples=7)
-    path = runs / "lenet5-digits-s0" / "impressions-fc3-calibrated.safetensors"
+    path = runs / "lenet5-digits-s0" / "impressions-fc3-natural.safetensors"
     assert load_tensors(path)[0]["x"].shape == (70, 84)
     second = lab.impressions("fc3", samples=7)
     assert torch.equal(first.x, second.x)

@@ -51,7 +51,7 @@ def test_run_tells_the_whole_story_and_a_second_call_reuses_it(shell, tmp_path):
     rows = [line.split()[0] for line in out.splitlines() if line[:1].isalpha()]
     assert rows[-4:] == ["original", "masked", "unlearned,", "golden"]
     assert err.count("trained in") == 2
-    assert {p.name for p in (tmp_path / "runs").iterdir()} == {
+    assert {p.name for p in (tmp_path / "runs").glob("[!.]*")} == {
         "lenet5-digits-s0",
         "lenet5-digits-golden-1-4-s0",
         "lenet5-digits-unlearned-1-4-distill-s0",
@@ -106,7 +106,7 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
     monkeypatch.setenv("UNLEARN_PRESET", "quick")
     describe_preset()
     assert "digits and shapes, which need no download, stand in for MNIST and CIFAR-10" in capsys.readouterr().out
-    assert from_preset("lenet5", forget="7", runs_root=runs).forget == [7]
+    assert from_preset("lenet5", forget="7", runs_root=runs).forget_classes == [7]
     assert from_preset("resnet18", size=32, runs_root=runs).data == "shapes"
     monkeypatch.setenv("UNLEARN_PRESET", "fast")
     with pytest.raises(ValueError, match="UNLEARN_PRESET: 'fast' given; quick or paper is accepted"):
@@ -212,7 +212,7 @@ def test_a_damaged_checkpoint_is_named_and_force_starts_anew(shell, tmp_path):
 def test_earlier_runs_stay_when_a_later_call_fails(trained, tmp_path):
     shutil.copytree(tmp_path / "runs", tmp_path / "before")
     assert trained("unlearn", *LENET, *FORGET, "--lr", "1e3")[0] == 2
-    for path in (tmp_path / "before").rglob("*.*"):
+    for path in (tmp_path / "before").rglob("[!.]*.*"):
         assert path.read_bytes() == (tmp_path / "runs" / path.relative_to(tmp_path / "before")).read_bytes()
     assert not list((tmp_path / "runs").glob("*unlearned*"))
 

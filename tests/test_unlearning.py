@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
-from unlearn_lib.zeroshot import PUBLISHED
+from unlearn_lib.zeroshot import PUBLISHED, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot.unlearner import default_rate
 
 FORGET = [1, 2, 3, 4]
 SHORT = {"lr": 1e-3, "epochs": 2}
@@ -42,7 +43,7 @@ def test_the_mask_never_answers_with_a_forget_class_and_leaves_the_other_logits_
 
 @pytest.mark.parametrize("method", ["neggrad+", "distill"])
 def test_the_forget_classes_are_gone_and_the_retain_classes_stay(lab, model, impressions, digits, method):
-    unlearned, history, seconds = ZeroShotUnlearner(model, impressions, FORGET, method=method, lr=1e-3).unlearn()
+    unlearned, history, seconds = ZeroShotUnlearner(model, impressions, FORGET, method=method).unlearn()
     baseline, result = (evaluate(m, digits, FORGET) for m in (mask(model, FORGET), unlearned))
     assert result["forget_accuracy"] <= 0.02
     assert result["retain_accuracy"] >= baseline["retain_accuracy"] - 0.02
@@ -53,7 +54,7 @@ def test_the_forget_classes_are_gone_and_the_retain_classes_stay(lab, model, imp
 
 def test_distilling_from_a_deeper_layer_works_too(model, digits):
     made = make_impressions(model, "fc2", samples=100)
-    unlearned, _, _ = ZeroShotUnlearner(model, made, FORGET, method="distill", lr=1e-3, epochs=40).unlearn()
+    unlearned, _, _ = ZeroShotUnlearner(model, made, FORGET, method="distill", epochs=40).unlearn()
     result = evaluate(unlearned, digits, FORGET)
     assert result["forget_accuracy"] <= 0.05
     assert result["retain_accuracy"] >= 0.9
@@ -78,11 +79,15 @@ def test_published_changes_the_heads_bias_alone(model, published_impressions):
 
 
 def by_hand(tail, batches, lr, decay, clip=float("inf")):
-    """AdamW, a step a batch: the parameters after minimising `loss(tail)` for each of the losses in `batches`."""
+    """AdamW, a step a batch: the parameters after minimising `loss(tail)` for each of the losses in `batches`.
+
+    lr: the rate of each step, or of all.
+    """
+    rates = lr if isinstance(lr, list) else [lr] * len(batches)
     parameters = {name: p.detach().double() for name, p in tail.items()}
     m = {name: torch.zeros_like(p) for name, p in parameters.items()}
     v = copy.deepcopy(m)
-    for t, loss in enumerate(batches, 1):
+    for t, (loss, lr) in enumerate(zip(batches, rates, strict=True), 1):
         for p in parameters.values():
             p.requires_grad_(True)
         g = dict(zip(parameters, torch.autograd.grad(loss(**parameters), [*parameters.values()]), strict=True))
@@ -113,26 +118,26 @@ def test_published_is_one_adamw_step_a_batch_forget_first_with_decay_and_clipped
 
 
 @pytest.mark.parametrize("method", ["neggrad+", "distill"])
-def test_each_batch_is_an_adamw_step_without_decay_on_the_weighted_sum_of_the_losses(model, impressions, method):
+def test_each_batch_is_an_adamw_step_at_a_falling_rate_on_the_weighted_losses_at_temperature_four(
+    model, impressions, method
+):
     x, y = impressions.x.double(), impressions.labels
     forget = torch.isin(torch.arange(10), torch.tensor(FORGET))
     f, r = forget[y], ~forget[y]
     z0 = F.linear(x, model.fc3.weight.double(), model.fc3.bias.double()).detach()
 
     def loss(weight, bias):
-        z = F.linear(x, weight, bias)
-        if method == "distill":
-            target = z0.masked_fill(forget, -torch.inf).softmax(1)
-            terms = target * (target.clamp(min=1e-300).log() - z.log_softmax(1))
-            parts = [terms[part].sum(1).mean() for part in (f, r)]
-        else:
-            gone = -z[f].softmax(1)[:, ~forget].sum(1).log().mean()
-            parts = [gone, F.cross_entropy(z[r], y[r], label_smoothing=0.05)]
-        return 2.0 * parts[0] + 0.5 * parts[1]
+        z = F.linear(x, weight, bias) / 4
+        target = (z0 / 4).masked_fill(forget, -torch.inf).softmax(1)
+        terms = (target * (target.clamp(min=1e-300).log() - z.log_softmax(1))).sum(1)
+        gone = terms[f] if method == "distill" else -z[f].softmax(1)[:, ~forget].sum(1).log()
+        return 16 * (2.0 * gone.mean() + 0.5 * terms[r].mean())
 
     numbers = {"lr": 1e-2, "epochs": 4, "batch_size": 1000, "forget_weight": 2.0, "retain_weight": 0.5}
     unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, method=method, **numbers).unlearn()
-    expected = by_hand({"weight": model.fc3.weight, "bias": model.fc3.bias}, 4 * [loss], lr=1e-2, decay=0.0)
+    expected = by_hand(
+        {"weight": model.fc3.weight, "bias": model.fc3.bias}, 4 * [loss], lr=[1e-2, 7.5e-3, 5e-3, 2.5e-3], decay=0.0
+    )
     assert torch.allclose(unlearned.fc3.bias, expected["bias"], atol=1e-5)
     close = torch.isclose(unlearned.fc3.weight, expected["weight"], atol=1e-5)
     assert close.float().mean() > 0.95  # where a gradient is all but zero, its sign is rounding
@@ -229,3 +234,53 @@ def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, ar
 def test_a_learning_rate_that_diverges_says_so(model, impressions):
     with pytest.raises(ValueError, match="lr: with 1000.0 the loss runs away"):
         ZeroShotUnlearner(model, impressions, FORGET, lr=1e3).unlearn()
+
+
+@given(st.floats(0.1, 10), st.integers(2, 40))
+def test_the_default_rate_follows_the_length_of_a_row_and_the_number_of_inputs(length, n):
+    head = torch.nn.Linear(n, 3)
+    torch.nn.init.constant_(head.weight, length / n**0.5)
+    assert default_rate(head) == pytest.approx(length / n, rel=1e-4)
+
+
+def test_many_impressions_end_after_six_hundred_updates(model):
+    made = make_impressions(model, samples=50)
+    _, history, _ = ZeroShotUnlearner(model, made, FORGET, batch_size=1, epochs=20).unlearn()
+    assert len(history["forget_loss"]) == 2  # of 500 updates each
+
+
+def test_a_network_that_forgot_nothing_is_warned_of_and_the_mask_is_not(model):
+    untouched, masked = (carry_over(model, net, "fc3", FORGET) for net in (model, mask(model, FORGET)))
+    assert untouched == {"forget_mass": 1.0, "retain_agreement": 1.0}
+    assert masked == {"forget_mass": 0.0, "retain_agreement": 1.0}
+    assert not carry_over_sentence(untouched)[0]
+    assert carry_over_sentence(masked)[0]
+
+
+def test_a_network_that_answers_retain_inputs_otherwise_is_warned_of(model):
+    broken = mask(model, FORGET)
+    with torch.no_grad():
+        broken.fc3.bias[0] = 1e3
+    shares = carry_over(model, broken, "fc3", FORGET)
+    assert shares["forget_mass"] == 0
+    assert shares["retain_agreement"] < 0.6
+    assert not carry_over_sentence(shares)[0]
+
+
+def test_unlearning_that_was_too_short_does_not_carry_over_though_the_default_does(model, impressions):
+    shares = []
+    for numbers in ({}, {"lr": 1e-4, "epochs": 5}):
+        unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, **numbers).unlearn()
+        shares.append(carry_over(model, unlearned, "fc3", FORGET))
+    assert [carry_over_sentence(share)[0] for share in shares] == [True, False]
+
+
+@pytest.mark.parametrize("layer", ["fc2", "conv2"])
+def test_carry_over_asks_at_the_layer_that_was_unlearned_from(model, layer):
+    shares = carry_over(model, mask(model, FORGET), layer, FORGET)
+    assert shares["forget_mass"] == 0
+    assert shares["retain_agreement"] == 1
+
+
+def test_what_cannot_be_told_is_no_pass():
+    assert not carry_over_sentence({"forget_mass": None, "retain_agreement": 1.0})[0]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
@@ -72,7 +73,7 @@ class Lab:
     seed: int = 0
     forget_classes: tuple[int, ...] = (1,)
     data: Data = field(default_factory=tiny_data)
-    model, version = "tiny", None
+    model, version, start = "tiny", None, MappingProxyType({})
 
     @cached_property
     def dataset(self) -> Data:

@@ -85,11 +85,16 @@ def keep(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -
         save_tensors(path, tensors, {"key": key, "facts": facts})
 
 
-def kept(path: Path, key: dict) -> Made | None:
-    """What is kept at `path` under this key; None where it is absent, damaged, or made from something else."""
+def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
+    """What is kept at `path` under this key; None where it is absent, damaged, or made from something else.
+
+    strict: raise UserError where it is damaged.
+    """
     try:
         tensors, content = ({}, read_json(path)) if path.suffix == ".json" else load_tensors(path)
     except UserError:
+        if strict and path.is_file():
+            raise
         return None
     return (tensors, content["facts"]) if content.get("key") == json.loads(json.dumps(key)) else None
 

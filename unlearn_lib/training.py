@@ -160,8 +160,11 @@ class _Training:
         keep(path, key, tensors, facts)
 
     def resume(self, path: Path, key: dict) -> None:
-        """Put everything back as the checkpoint has it, where it was written under the same key."""
-        found = kept(path, key)
+        """Put everything back as the checkpoint has it, where it was written under the same key.
+
+        Raises UserError where it is damaged.
+        """
+        found = kept(path, key, strict=True)
         if found is None:
             return
         tensors, facts = found

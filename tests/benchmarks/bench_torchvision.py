@@ -37,11 +37,11 @@ def forgetting(model, forget, golden, roots):
 def inversion(lab, figures):
     """Pixel impressions of every class by both recipes, and how far each is from BatchNorm's statistics."""
     net = lab.load(lab.original())
-    made = {"calibrated": lab.impressions("input", samples=2)}
+    made = {"calibrated": lab.impressions("input", samples=2, recipe="calibrated")}
     made["deepinversion"] = lab.impressions("input", samples=2, recipe="deepinversion", steps=400)
     shown = torch.cat([impressions.x[::2] for impressions in made.values()])
-    words = lab.dataset.classes * 2
-    save_figure(plot_pictures(shown, words, f"{lab.title}: calibrated, DeepInversion"), "deepinversion", figures)
+    names = lab.dataset.classes * 2
+    save_figure(plot_pictures(shown, names, f"{lab.title}: calibrated, DeepInversion"), "deepinversion", figures)
     for name, impressions in made.items():
         print(f"{name}: {impressions.seconds:.0f} s, distance {statistics_distance(net, impressions.x):.2f}")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unlearn_lib.common import REPOSITORY, NotFound, UserError, log
+from unlearn_lib.common import REPOSITORY, NotFound, UserError, listed, log
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.imagenet import read_imagenet
@@ -191,7 +191,9 @@ def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
 def _tell(data: Data) -> None:
     """Say in the log what was left out, and what of the pictures looks odd."""
     if data.unreadable:
-        log.warning("%s: pictures that do not open are left out: %s", data.name, some(data.unreadable))
+        many = len(data.unreadable) > 1
+        what = f"{len(data.unreadable)} pictures do not open and are" if many else "1 picture does not open and is"
+        log.warning("%s: %s left out: %s", data.name, what, listed(data.unreadable, 5))
     if data.passed_over:
         log.warning("%s: what is no picture of a class is passed over: %s", data.name, some(data.passed_over))
     if data.untested:

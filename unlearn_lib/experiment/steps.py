@@ -60,7 +60,7 @@ def trained_run(lab, forget: list[int]) -> Run:
             numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every}
             history = fit(model, lab.dataset, forget=forget, **numbers, **lab.training)
         kind, seconds = "golden" if forget else "original", sum(history.get("seconds", []))
-        metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "audit"))
+        metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "carry_over", "audit"))
         metrics[kind] = evaluate(model.to(pick_device(lab.device)), lab.dataset, forget)
         metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
         metrics["seconds"]["golden" if forget else "train"] = seconds

@@ -148,10 +148,7 @@ class Experiment:
         return trained_run(self, [])
 
     def golden(self) -> Run:
-        """The model trained, from the same start, without the forget classes; it keeps all K outputs.
-
-        Raises UserError where there are no training pictures.
-        """
+        """The model trained, from the same start, without the forget classes; it keeps all K outputs."""
         if not len(self.dataset.train):
             raise UserError(f"golden: {self.dataset.name} has no training pictures here to train one on")
         return trained_run(self, check_forget(self.forget_classes, self.dataset.num_classes))
@@ -176,7 +173,7 @@ class Experiment:
         return self._finished(self.arguments([]))
 
     def finished_golden(self) -> Run | None:
-        """The golden model's run, where it has been trained just as the original was; nothing is logged."""
+        """The golden model's run, where it was trained just as the original was; nothing is logged."""
         return self._finished(self.original().arguments | {"forget": self.forget_classes})
 
     def impressions(
@@ -217,12 +214,10 @@ class Experiment:
     def arguments(self, forget: list[int]) -> dict:
         """What a training of this experiment is made from: pictures, start, and numbers."""
         weights, data = self.start["weights"], self.dataset
+        file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
-        arguments |= {"version": self.version, "size": self.framing.shape[-1], "dropout": self.dropout}
-        arguments |= {"flip": self.start["flip"]}
-        if weights is not None:
-            file = Path(weights).expanduser() if networks.is_file(weights) else None
-            arguments |= {"weights": weights, "weights_digest": file and digest(file)}
+        arguments |= {"version": self.version, "dropout": self.dropout, "weights_digest": file and digest(file)}
+        arguments |= self.start | {"size": self.framing.shape[-1]}
         return arguments | {"forget": forget, "label_smoothing": self.label_smoothing, **self.training}
 
     def anew(self, name: str) -> bool:

@@ -39,8 +39,7 @@ def calibrate(
 
     targets [N, K]: argmin_x CE(tail(x), targets) instead, without the norm's term (natural impressions).
     pixels: + total variation, and the picture moved by up to two pixels in each step. statistics: also
-    + STATISTICS x `statistics_distance` (DeepInversion). A tail that is one linear layer starts from `closed_form`
-    or, with targets, from `along_targets`.
+    + STATISTICS x `statistics_distance` (DeepInversion). At a linear head see `start_at_head`.
     """
     head, lr, roughness, arithmetic = linear_of(tail), 0.05, 2e-3, nullcontext()
     goal, smoothing, shrink = (labels, SMOOTHING, 2e-4) if targets is None else (targets, 0.0, 0.0)
@@ -49,9 +48,7 @@ def calibrate(
         steps = min(steps, most)
     if statistics:
         lr, roughness, arithmetic = 0.1, 1e-2, fast_arithmetic(x.device)
-    x.requires_grad_(True)
-    optimiser = torch.optim.Adam([x], lr=lr)
-    generator = torch.Generator().manual_seed(0)
+    optimiser, generator = torch.optim.Adam([x.requires_grad_(True)], lr=lr), torch.Generator().manual_seed(0)
     follow = follow or (lambda step, x: None)
     follow(0, feasible.outer(x.detach()))
     with watched_statistics(tail) if statistics else nullcontext([]) as distances:
