@@ -16,6 +16,7 @@ from unlearn_lib import (
     responsive_layers,
     statistics_distance,
 )
+from unlearn_lib.networks import Feasible
 from unlearn_lib.zeroshot import closed_form, impressions, recipes, soft_targets, unlearner
 
 
@@ -211,7 +212,7 @@ def test_the_closed_form_finds_by_secants_what_bisection_finds(k, width, scale, 
     head = nn.Linear(width, k)
     nn.init.normal_(head.weight, std=scale / width**0.5)
     x0, labels = 0.7 * torch.randn(k, width).clamp(min=0), torch.arange(k)
-    x = closed_form(head, x0, labels, (low, float("inf")), target=0.95)
+    x = closed_form(head, x0, labels, Feasible((low, float("inf"))), target=0.95)
     by_bisection, reachable = bisection(head, x0, labels, low, 0.95)
     p = head(x).softmax(1).diagonal()
     assert x.min() >= low

@@ -47,11 +47,16 @@ def bounds_of(model: nn.Module, layer: str) -> Interval:
     Pixels have the range that `model.input_range` tells. Raises UserError where `split` does.
     """
     traced, _, crossing = find_cut(model, layer)
+    return interval_at(model, traced, crossing)
+
+
+def interval_at(model: nn.Module, traced: fx.GraphModule, crossing: fx.Node) -> Interval:
+    """`bounds_of` the value of one node."""
     found: dict[fx.Node, Interval] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             found[node] = tuple(map(float, getattr(model, "input_range", ANY)))
-        elif _changed_under_way(node, traced):
+        elif changed_under_way(node, traced):
             found[node] = ANY
         else:
             found[node] = _after(node, traced, found)
@@ -81,7 +86,7 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
     if name in WITH_ZERO or (name == "pad" and len(node.args) < 4 and "value" not in node.kwargs):
         return _hull([(low, high), (0.0, 0.0)])
     if name in SIGN:
-        if name != "sum" and not _training(node, traced):
+        if name != "sum" and not training(node, traced):
             return low, high
         return (0.0 if low >= 0 else -torch.inf), (0.0 if high <= 0 else torch.inf)
     if name in SAME and not _second_of_pair(node, traced):
@@ -140,7 +145,7 @@ def _sigmoid_of(node: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
     return node.all_input_nodes[0] if operation(node, traced) == "sigmoid" else None
 
 
-def _training(node: fx.Node, traced: fx.GraphModule) -> bool:
+def training(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether a dropout is at work: a module never, since the network is in eval mode; a function by its argument."""
     if node.op == "call_module":
         return traced.get_submodule(node.target).training
@@ -159,7 +164,7 @@ def _second_of_pair(node: fx.Node, traced: fx.GraphModule) -> bool:
     return node.target is operator.getitem and operation(source, traced) in pairs and node.args[1] == 1
 
 
-def _changed_under_way(node: fx.Node, traced: fx.GraphModule) -> bool:
+def changed_under_way(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether something writes over a value that is used elsewhere too."""
 
     def writes(user: fx.Node) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import device_of
-from unlearn_lib.networks import bounds_of, layer_shape, split
+from unlearn_lib.networks import feasible_at, layer_shape, split
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
 
@@ -50,7 +50,7 @@ def held_out(model: nn.Module, layer: str, forget: Collection[int], seed: int = 
     """
     generator = torch.Generator().manual_seed(seed + 10_007)
     _, tail = split(model, layer)
-    low, high = bounds_of(model, layer)
+    feasible = feasible_at(model, layer)
     device, parts = device_of(model), []
     k = tail(torch.zeros(2, *layer_shape(model, layer), device=device)).shape[1]
     count = PROBES if linear_of(tail) is not None else DEEP_PROBES
@@ -60,15 +60,15 @@ def held_out(model: nn.Module, layer: str, forget: Collection[int], seed: int = 
         with torch.enable_grad():
             made = make_impressions(model, layer, classes=chosen, **numbers)
         parts.append(made.x[torch.randperm(len(made.x), generator=generator)[:count]])
-    x = torch.cat(parts)
+    x = feasible.inner(torch.cat(parts))
 
     def between(least: float, most: float) -> torch.Tensor:
         return least + (most - least) * torch.rand(len(x), *[1] * (x.dim() - 1), generator=generator)
 
     other = x[torch.randperm(len(x), generator=generator)]
-    noise = torch.randn(x.shape, generator=generator).clamp(low, high)
+    noise = feasible.pull(torch.randn(x.shape, generator=generator))
     kinds = (x * between(0.3, 1.5), torch.lerp(x, other, between(0, 0.5)), x + noise * between(0, 1))
-    return [kind.clamp(low, high).to(device) for kind in kinds]
+    return [feasible.outer(feasible.pull(kind)).to(device) for kind in kinds]
 
 
 def carry_over_sentence(shares: dict[str, float | None]) -> tuple[bool, str]:

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from unlearn_lib.networks import Feasible
+
 SECANTS = 12  # most steps of the search for the closed form's length; as a rule it ends sooner
 CONFIDENCE = (0.3, 0.99)  # of natural impressions, uniformly from the one to the other
 
@@ -45,20 +47,29 @@ def start_at_head(
     x0: torch.Tensor,
     labels: torch.Tensor,
     targets: torch.Tensor | None,
-    bounds: tuple[float, float],
+    feasible: Feasible,
 ) -> tuple[torch.Tensor, int, float]:
     """Where Adam starts at a linear head, and with how many steps, at which rate; with many classes a step is dear."""
-    many = head.out_features > 100
+    head, many = _inner(head, feasible), head.out_features > 100
     if targets is None:
-        return closed_form(head, x0, labels, bounds), 3 if many else 10, 0.02 if many else 0.05
-    return along_targets(head, x0, targets, bounds), 5 if many else 10, 0.05
+        return closed_form(head, x0, labels, feasible), 3 if many else 10, 0.02 if many else 0.05
+    return along_targets(head, x0, targets, feasible), 5 if many else 10, 0.05
 
 
 @torch.no_grad()
-def along_targets(
-    head: nn.Linear, x0: torch.Tensor, targets: torch.Tensor, bounds: tuple[float, float]
-) -> torch.Tensor:
-    """argmin_t CE(head(x0 + t d), targets) along d = sum_k y_k w_k - mean w, each row's t, clamped to `bounds`.
+def _inner(head: nn.Linear, feasible: Feasible) -> nn.Linear:
+    """The head that takes u in place of x = scale u + shift."""
+    if feasible.surface is None:
+        return head
+    inner = nn.Linear(head.in_features, head.out_features, device=head.weight.device)
+    inner.weight.copy_(head.weight * feasible.surface.scale)
+    inner.bias.copy_(head(feasible.surface.shift)[0])
+    return inner
+
+
+@torch.no_grad()
+def along_targets(head: nn.Linear, x0: torch.Tensor, targets: torch.Tensor, feasible: Feasible) -> torch.Tensor:
+    """argmin_t CE(head(x0 + t d), targets) along d = sum_k y_k w_k - mean w, each row's t, pulled to be `feasible`.
 
     The cross-entropy is convex in t; its slope is sum_k (p_k - y_k) w_k d. Three secants find t well enough.
     """
@@ -66,17 +77,17 @@ def along_targets(
     rise = direction @ head.weight.T
 
     def slope(t: torch.Tensor) -> torch.Tensor:
-        p = head(torch.addcmul(x0, t, direction).clamp_(*bounds)).softmax(1)
+        p = head(feasible.pull(torch.addcmul(x0, t, direction))).softmax(1)
         return ((p - targets) * rise).sum(1, keepdim=True)
 
-    return torch.addcmul(x0, _root(slope, x0, 3), direction).clamp_(*bounds)
+    return feasible.pull(torch.addcmul(x0, _root(slope, x0, 3), direction))
 
 
 @torch.no_grad()
 def closed_form(
-    head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, bounds: tuple[float, float], target: float = 0.95
+    head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, feasible: Feasible, target: float = 0.95
 ) -> torch.Tensor:
-    """x0 + t (w_c - mean w) / |w_c - mean w|, clamped to `bounds`, with each row's t such that p_c = `target`.
+    """x0 + t (w_c - mean w) / |w_c - mean w|, pulled to be `feasible`, with each row's t such that p_c = `target`.
 
     logit p_c is all but a straight line in t, so that a few secants find t: one product with the head each.
     """
@@ -84,11 +95,11 @@ def closed_form(
     goal = torch.tensor(target).logit().item()
 
     def excess(t: torch.Tensor) -> torch.Tensor:
-        z = head(torch.addcmul(x0, t, direction).clamp_(*bounds))
+        z = head(feasible.pull(torch.addcmul(x0, t, direction)))
         reached = z.gather(1, labels[:, None])
         return reached - z.scatter_(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True) - goal
 
-    return torch.addcmul(x0, _root(excess, x0, SECANTS), direction).clamp_(*bounds)
+    return feasible.pull(torch.addcmul(x0, _root(excess, x0, SECANTS), direction))
 
 
 def _root(rising: Callable[[torch.Tensor], torch.Tensor], x0: torch.Tensor, secants: int) -> torch.Tensor:

@@ -14,7 +14,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_classes, device_of
-from unlearn_lib.networks import at_pixels, bounds_of, dry_run, find_head, layer_shape, split, splittable_layers
+from unlearn_lib.networks import (
+    Feasible,
+    at_pixels,
+    dry_run,
+    feasible_at,
+    find_head,
+    layer_shape,
+    split,
+    splittable_layers,
+)
 from unlearn_lib.zeroshot.heads import soft_targets
 from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, publish
 
@@ -45,8 +54,8 @@ def make_impressions(
 ) -> Impressions:
     """Make `samples` impressions of each class at the input of `layer` (`input`: pixels; None: see `default_layer`).
 
-    natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, within the layer's
-    range (`bounds_of`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
+    natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
+    layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
     strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves ten steps to do
     (five where there are more than 100 classes).
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
@@ -63,10 +72,10 @@ def make_impressions(
     begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
     _, tail = split(model, layer)
     device, shape = device_of(model), layer_shape(model, layer)
-    bounds, k = bounds_of(model, layer), _outputs(tail, shape, device)
+    feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
     order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
-    x = _start(len(labels), shape, recipe, bounds, seed, noise * (0.2 if like["pixels"] else 1))
+    x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
     if recipe == "deepinversion":  # whose chunks are each to hold all classes
@@ -78,20 +87,18 @@ def make_impressions(
             continue
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)
-        x[part] = calibrate(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
+        x[part] = calibrate(tail, start, goal, steps, feasible, **like, follow=on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
-def _start(
-    n: int, shape: tuple[int, ...], recipe: str, bounds: tuple[float, float], seed: int, noise: float
-) -> torch.Tensor:
+def _start(n: int, shape: tuple[int, ...], recipe: str, feasible: Feasible, seed: int, noise: float) -> torch.Tensor:
     """The noise [n, *shape] that a recipe starts from; natural ones of every strength up to `noise`."""
     x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
     if recipe == "natural":  # faint ones are all signal, the hardest to unlearn
         strength = torch.rand(n, *[1] * len(shape), generator=torch.Generator().manual_seed(seed + 1))
-        return x.clamp_(*bounds).mul_(noise * strength)
+        return feasible.pull(feasible.pull(x).mul_(noise * strength))
     # the others faint and sparse, as after a ReLU; pixels fainter still
-    return x if recipe == "published" else x.clamp_(*bounds).mul_(0.7 if noise == 1 else 0.1)
+    return x if recipe == "published" else feasible.pull(feasible.pull(x).mul_(0.7 if noise == 1 else 0.1))
 
 
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
@@ -120,10 +127,10 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
 
     reached: share whose argmax is the class; confidence: mean p_c; entropy: mean -sum p log p, in nats; margin: mean of
     the class's logit over the next; norm: mean |x|; spread: its standard deviation over its mean; infeasible: share of
-    coordinates outside the layer's range; cosine: mean over pairs of one class (1 means one point).
+    coordinates that cannot enter the layer; cosine: mean over pairs of one class (1 means one point).
     """
     _, tail = split(model, impressions.layer)
-    low, high = bounds_of(model, impressions.layer)
+    feasible = feasible_at(model, impressions.layer)
     device, labels = device_of(model), impressions.labels
     z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
     log_p = z.log_softmax(1)
@@ -133,6 +140,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     rows = {}
     for label in labels.unique():
         chosen = labels == label
+        outside = feasible.outside(impressions.x[chosen].float())
         x = impressions.x[chosen].flatten(1).float()
         n, norms, total = len(x), x.norm(dim=1), F.normalize(x).sum(0).square().sum().item()
         rows[int(label)] = {
@@ -142,7 +150,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
             "margin": margin[chosen].mean().item(),
             "norm": norms.mean().item(),
             "spread": (norms.std(correction=0) / norms.mean()).item(),
-            "infeasible": ((x < low) | (x > high)).float().mean().item(),
+            "infeasible": outside.float().mean().item(),
             "cosine": (total - n) / (n * (n - 1)) if n > 1 else 1.0,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")

@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import device_of, fast_arithmetic
+from unlearn_lib.networks import Feasible
 from unlearn_lib.zeroshot.heads import linear_of, start_at_head
 
-RECIPE_VERSION = 2  # goes up when a recipe gives other bits
+RECIPE_VERSION = 3  # goes up when a recipe gives other bits
 RECIPES = ("natural", "calibrated", "published", "deepinversion")
 SMOOTHING = 0.05  # of the labels of calibrated impressions
 STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}
@@ -27,14 +28,14 @@ def calibrate(
     x: torch.Tensor,
     labels: torch.Tensor,
     steps: int,
-    bounds: tuple[float, float],
+    feasible: Feasible,
     *,
     targets: torch.Tensor | None = None,
     pixels: bool = False,
     statistics: bool = False,
     follow: Follow = None,
 ) -> torch.Tensor:
-    """argmin_x CE(tail(x), c) + 2e-4 |x|^2, smoothed labels, within `bounds`, by Adam from x [N, *shape].
+    """argmin_x CE(tail(x), c) + 2e-4 |x|^2, smoothed labels, within what is `feasible`, by Adam from x [N, *shape].
 
     targets [N, K]: argmin_x CE(tail(x), targets) instead, without the norm's term (natural impressions).
     pixels: + total variation, and the picture moved by up to two pixels in each step. statistics: also
@@ -43,20 +44,20 @@ def calibrate(
     head, lr, roughness, arithmetic = linear_of(tail), 0.05, 2e-3, nullcontext()
     goal, smoothing, shrink = (labels, SMOOTHING, 2e-4) if targets is None else (targets, 0.0, 0.0)
     if head is not None:
-        x, most, lr = start_at_head(head, x, labels, targets, bounds)
+        x, most, lr = start_at_head(head, x, labels, targets, feasible)
         steps = min(steps, most)
     if statistics:
         lr, roughness, arithmetic = 0.1, 1e-2, fast_arithmetic(x.device)
     optimiser, generator = torch.optim.Adam([x.requires_grad_(True)], lr=lr), torch.Generator().manual_seed(0)
     follow = follow or (lambda step, x: None)
-    follow(0, x.detach())
+    follow(0, feasible.outer(x.detach()))
     with watched_statistics(tail) if statistics else nullcontext([]) as distances:
         for step in range(steps):
             shown = x
             if pixels:
                 shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
             with arithmetic:
-                logits = tail(shown).float()
+                logits = tail(feasible.outer(shown)).float()
             loss = F.cross_entropy(logits, goal, label_smoothing=smoothing, reduction="sum")
             loss = loss + shrink * x.square().sum()
             if pixels:
@@ -68,9 +69,9 @@ def calibrate(
             (x.grad,) = torch.autograd.grad(loss, x)
             optimiser.step()
             with torch.no_grad():
-                x.clamp_(*bounds)
-            follow(step + 1, x.detach())
-    return x.detach()
+                feasible.pull(x)
+            follow(step + 1, feasible.outer(x.detach()))
+    return feasible.outer(x.detach())
 
 
 def publish(
