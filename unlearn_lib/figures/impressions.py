@@ -89,7 +89,7 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
 def _say_feasible(axis) -> None:
     """In the place of an empty diagram."""
     axis.axis("off")
-    text = "none: every number\ncan occur at\nthis layer"
+    text = "0: no number here\nis outside the\nrange of the layer"
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
 
 

@@ -25,7 +25,7 @@ from unlearn_lib.networks import (
     splittable_layers,
 )
 from unlearn_lib.zeroshot.heads import soft_targets
-from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, publish
+from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, invert, publish
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def make_impressions(
     (five where there are more than 100 classes).
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
-    deepinversion: calibrated pixels, + the distance of what enters each BatchNorm, over all classes mixed, to its
-    running mean and variance, see `statistics_distance` (Yin et al. 2020); for networks that have any.
+    deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
+    running mean and variance, see `invert` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
     works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
@@ -79,11 +79,14 @@ def make_impressions(
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
     if recipe == "deepinversion":  # whose chunks are each to hold all classes
-        order, like["statistics"] = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)), True
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "published":
             x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
+            continue
+        if recipe == "deepinversion":
+            x[part] = invert(tail, start, goal, steps, feasible.bounds, follow=on_step).cpu()
             continue
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)

@@ -4,7 +4,7 @@ Nothing here takes pictures, loaders or statistics of real data; BatchNorm's run
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -14,11 +14,11 @@ from unlearn_lib.common import device_of, fast_arithmetic
 from unlearn_lib.networks import Feasible
 from unlearn_lib.zeroshot.heads import linear_of, start_at_head
 
-RECIPE_VERSION = 3  # goes up when a recipe gives other bits
+RECIPE_VERSION = 4  # goes up when a recipe gives other bits
 RECIPES = ("natural", "calibrated", "published", "deepinversion")
 SMOOTHING = 0.05  # of the labels of calibrated impressions
 STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}
-STATISTICS = 25.0  # weight of the relative distance to BatchNorm's running statistics
+STATISTICS, ROUGHNESS = 20.0, 0.05  # weights of the distance to BatchNorm's statistics, of total variation
 
 Follow = Callable[[int, torch.Tensor], None] | None
 
@@ -32,46 +32,82 @@ def calibrate(
     *,
     targets: torch.Tensor | None = None,
     pixels: bool = False,
-    statistics: bool = False,
     follow: Follow = None,
 ) -> torch.Tensor:
     """argmin_x CE(tail(x), c) + 2e-4 |x|^2, smoothed labels, within what is `feasible`, by Adam from x [N, *shape].
 
     targets [N, K]: argmin_x CE(tail(x), targets) instead, without the norm's term (natural impressions).
-    pixels: + total variation, and the picture moved by up to two pixels in each step. statistics: also
-    + STATISTICS x `statistics_distance` (DeepInversion). At a linear head see `start_at_head`.
+    pixels: + total variation, and the picture moved by up to two pixels in each step. At a linear head see
+    `start_at_head`.
     """
-    head, lr, roughness, arithmetic = linear_of(tail), 0.05, 2e-3, nullcontext()
+    head, lr = linear_of(tail), 0.05
     goal, smoothing, shrink = (labels, SMOOTHING, 2e-4) if targets is None else (targets, 0.0, 0.0)
     if head is not None:
         x, most, lr = start_at_head(head, x, labels, targets, feasible)
         steps = min(steps, most)
-    if statistics:
-        lr, roughness, arithmetic = 0.1, 1e-2, fast_arithmetic(x.device)
     optimiser, generator = torch.optim.Adam([x.requires_grad_(True)], lr=lr), torch.Generator().manual_seed(0)
     follow = follow or (lambda step, x: None)
     follow(0, feasible.outer(x.detach()))
-    with watched_statistics(tail) if statistics else nullcontext([]) as distances:
-        for step in range(steps):
-            shown = x
-            if pixels:
-                shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
-            with arithmetic:
-                logits = tail(feasible.outer(shown)).float()
-            loss = F.cross_entropy(logits, goal, label_smoothing=smoothing, reduction="sum")
-            loss = loss + shrink * x.square().sum()
-            if pixels:
-                loss = loss + roughness * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
-            if statistics:
-                loss = loss + STATISTICS * len(x) * torch.stack(distances).sum()
-                distances.clear()
-                optimiser.param_groups[0]["lr"] = lr * (1 - step / steps)  # at a norm's kink constant steps jump on
-            (x.grad,) = torch.autograd.grad(loss, x)
-            optimiser.step()
-            with torch.no_grad():
-                feasible.pull(x)
-            follow(step + 1, feasible.outer(x.detach()))
+    for step in range(steps):
+        shown = x
+        if pixels:
+            shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
+        loss = F.cross_entropy(tail(feasible.outer(shown)), goal, label_smoothing=smoothing, reduction="sum")
+        loss = loss + shrink * x.square().sum()
+        if pixels:
+            loss = loss + 2e-3 * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
+        (x.grad,) = torch.autograd.grad(loss, x)
+        optimiser.step()
+        with torch.no_grad():
+            feasible.pull(x)
+        follow(step + 1, feasible.outer(x.detach()))
     return feasible.outer(x.detach())
+
+
+def invert(
+    net: nn.Module,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    steps: int,
+    bounds: tuple[float, float],
+    *,
+    follow: Follow = None,
+) -> torch.Tensor:
+    """argmin_x CE(net(x), c) + STATISTICS x distance + ROUGHNESS x total variation (DeepInversion), x [N, C, H, W].
+
+    distance: of what enters each BatchNorm to its running mean and variance, each relative, mean over the layers.
+    What is learned is added to x: the sum of six pictures, each half as wide as the one before it, enlarged. Coarse
+    ones learn faster, so that shapes come before grain (Adam on pixels alone draws grain). Moved by up to a twentieth.
+    """
+    follow, (height, width) = follow or (lambda step, x: None), x.shape[2:]
+    sizes = [(max(2, height >> k), max(2, width >> k)) for k in range(6)]
+    levels = [torch.zeros(*x.shape[:2], *size, device=x.device, requires_grad=True) for size in sizes]
+    rates = [0.06 * 0.5 ** max(0, 4 - k) for k in range(6)]
+    optimiser = torch.optim.Adam(
+        [{"params": [level], "lr": rate} for level, rate in zip(levels, rates, strict=True)], betas=(0.5, 0.9)
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, steps))
+    generator, most = torch.Generator().manual_seed(0), max(2, height // 20)
+
+    def painted() -> torch.Tensor:
+        whole = x + sum(F.interpolate(level, (height, width), mode="bilinear") for level in levels)
+        return whole + (whole.clamp(*bounds) - whole).detach()  # its gradient goes on where it is cut off
+
+    follow(0, x)
+    with watched_statistics(net, each=True) as distances:
+        for step in range(steps):
+            picture, moves = painted(), torch.randint(-most, most + 1, (2,), generator=generator).tolist()
+            with fast_arithmetic(x.device):
+                logits = net(picture.roll(tuple(moves), (2, 3))).float()
+            rough = sum(picture.diff(dim=d).flatten(1).square().sum(1).add(1e-8).sqrt().mean() for d in (2, 3))
+            loss = F.cross_entropy(logits, labels) + STATISTICS * torch.stack(distances).mean() + ROUGHNESS * rough
+            distances.clear()
+            optimiser.zero_grad()
+            loss.backward(inputs=levels)
+            optimiser.step()
+            schedule.step()
+            follow(step + 1, painted().detach())
+    return painted().detach()
 
 
 def publish(
@@ -103,15 +139,19 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
 
 
 @contextmanager
-def watched_statistics(net: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """A list to which every pass through `net` adds the terms of `statistics_distance`, one a BatchNorm."""
+def watched_statistics(net: nn.Module, *, each: bool = False) -> Iterator[list[torch.Tensor]]:
+    """A list to which every pass through `net` adds the terms of `statistics_distance`, one a BatchNorm.
+
+    each: relative to each layer's own norms, and not to those of all layers together.
+    """
     distances, norms = [], [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
     total = sum(m.running_mean.norm() + m.running_var.norm() for m in norms)
 
     def compare(module, inputs):
         x = inputs[0].float()
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        distances.append(((mean - module.running_mean).norm() + (variance - module.running_var).norm()) / total)
+        norm = module.running_mean.norm() + module.running_var.norm() if each else total
+        distances.append(((mean - module.running_mean).norm() + (variance - module.running_var).norm()) / norm)
 
     hooks = [m.register_forward_pre_hook(compare) for m in norms]
     try:
