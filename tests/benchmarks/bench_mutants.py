@@ -100,10 +100,10 @@ zeroshot/recipes.py: test_impressions
 + pass
 - feasible.pull(x)
 + pass
-- loss = loss + roughness * (
+- loss = loss + 2e-3 * (
 + loss = loss + 0 * (
-- loss = loss + STATISTICS * len(x)
-+ loss = loss + 0 * len(x)
+- STATISTICS * torch.stack(distances).mean()
++ 0 * torch.stack(distances).mean()
 - torch.optim.Adam([x], lr=0.1)
 + torch.optim.Adam([x], lr=0.2)
 zeroshot/heads.py: test_impressions

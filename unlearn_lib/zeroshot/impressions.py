@@ -65,8 +65,7 @@ def make_impressions(
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
     works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
-    classes: indices of those to make impressions of, all by default. on_step: called with the step's number and the
-    chunk at work, before its first step (0) and after each.
+    classes: their indices, all by default. on_step: called with step and chunk, before the first (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
@@ -82,15 +81,14 @@ def make_impressions(
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
-        if recipe == "published":
-            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
-            continue
-        if recipe == "deepinversion":
-            x[part] = invert(tail, start, goal, steps, feasible.bounds, follow=on_step).cpu()
-            continue
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)
-        x[part] = calibrate(tail, start, goal, steps, feasible, **like, follow=on_step).cpu()
+        if recipe == "published":
+            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
+        elif recipe == "deepinversion":
+            x[part] = invert(tail, start, goal, steps, feasible.bounds, follow=on_step).cpu()
+        else:
+            x[part] = calibrate(tail, start, goal, steps, feasible, **like, follow=on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
