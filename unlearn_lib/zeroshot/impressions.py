@@ -69,8 +69,7 @@ def make_impressions(
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
-    _, tail = split(model, layer)
-    device, shape = device_of(model), layer_shape(model, layer)
+    (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
     feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
     order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
