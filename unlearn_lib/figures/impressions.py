@@ -82,6 +82,7 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
                 axis.bar(name, value, color=look.colour, hatch=look.hatch)
                 axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")
             axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
+            axis.tick_params(axis="x", rotation=25 if len(values) > 2 else 0)
         figure.suptitle(title)
     return figure
 
