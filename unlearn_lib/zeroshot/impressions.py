@@ -65,23 +65,19 @@ def make_impressions(
     device, shape = device_of(model), layer_shape(model, layer)
     bounds, k = bounds_of(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
-    order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
-    x = _start(len(labels), shape, recipe, bounds, seed, noise * (0.2 if like["pixels"] else 1))
+    order, pixels = torch.arange(len(labels)), at_pixels(model, layer)
+    x = _start(len(labels), shape, recipe, bounds, seed, noise * (0.2 if pixels else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
     if recipe == "deepinversion":  # whose chunks are each to hold all classes
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    optimise = {"published": publish, "deepinversion": invert}.get(recipe, calibrate)
+    like = {"pixels": pixels} if optimise is calibrate else {}
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
-        if recipe == "published":
-            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
-            continue
-        if recipe == "deepinversion":
-            x[part] = invert(tail, start, goal, steps, bounds, follow=on_step).cpu()
-            continue
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)
-        x[part] = calibrate(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
+        x[part] = optimise(tail, start, goal, steps, bounds, **like, follow=on_step).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 

@@ -112,9 +112,15 @@ def invert(
 
 
 def publish(
-    tail: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, *, follow: Follow = None
+    tail: nn.Module,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    steps: int,
+    bounds: tuple[float, float] | None = None,
+    *,
+    follow: Follow = None,
 ) -> torch.Tensor:
-    """argmax_x z_c(x) by Adam from x [N, *shape], without bound (Simonyan et al. 2013, Mopuri et al. 2018)."""
+    """argmax_x z_c(x) by Adam from x [N, *shape], whatever the bounds (Simonyan et al. 2013, Mopuri et al. 2018)."""
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=0.1)
     if follow:
