@@ -87,6 +87,11 @@ def test_figures_are_numbered_after_their_notebook_and_committed():
             assert (FOLDER.parent / "figures" / f"{name}.png").is_file()
 
 
+def test_no_cell_is_longer_than_twenty_lines_and_text_is_never_less_than_code(notebook):
+    assert max(len(cell.source.splitlines()) for cell in code_of(notebook)) <= 20
+    assert sum(cell.cell_type == "markdown" for cell in notebook.cells) >= len(code_of(notebook))
+
+
 def test_no_machine_path_no_widget_state_and_no_large_file(notebook):
     text = nbformat.writes(notebook)
     assert not re.search(r"/(home|Users|tmp|root|work)/", text)
