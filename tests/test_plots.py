@@ -137,7 +137,7 @@ def test_pictures_and_recipes_and_costs_are_drawn(digits):
     figure = plot_pictures(digits.test.images[:3], names, "digits", columns=2)
     assert [axis.get_title() for axis in figure.axes] == [*names, ""]
     diagnosis = pd.DataFrame({"confidence": [0.9], "norm": [8.0], "infeasible": [0.0], "cosine": [0.5]})
-    assert "none" in plot_recipes({"calibrated": diagnosis}, "one").axes[2].texts[0].get_text()
+    assert "0: no number" in plot_recipes({"calibrated": diagnosis}, "one").axes[2].texts[0].get_text()
     recipes = plot_recipes({"calibrated": diagnosis, "published": diagnosis * 2}, "recipes")
     assert [bar.get_height() for bar in recipes.axes[1].patches] == [8.0, 16.0]
     cost = plot_cost(pd.DataFrame({"impressions": [10, 20, 40], "seconds": [1.0, 2.5, 4.0]}), "cost")
