@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
-from unlearn_lib.zeroshot import PUBLISHED, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
 
 FORGET = [1, 2, 3, 4]
@@ -285,3 +286,11 @@ def test_carry_over_asks_at_the_layer_that_was_unlearned_from(model, layer):
 
 def test_what_cannot_be_told_is_no_pass():
     assert not carry_over_sentence({"forget_mass": None, "retain_agreement": 1.0})[0]
+
+
+def test_the_proses_signs_are_the_published_ones_turned_round():
+    z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
+    forget = torch.tensor([True, False, False, True])
+    published, prose = (losses_of("published", z, z, y, forget, Switches(prose_signs=s)) for s in (False, True))
+    assert published[0] > 0 > published[1]
+    assert [-loss for loss in published] == prose
