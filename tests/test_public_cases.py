@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from unlearn_lib import load_data, parse_classes
+from unlearn_lib.common import listed
 from unlearn_lib.data.pictures import decode, first_framing, open_picture
 from unlearn_lib.networks import Framing
 
@@ -577,3 +578,7 @@ def named(path, data):
     """Whether a file is named as unreadable or passed over, itself or a folder that it lies in."""
     above = {f"{folder}/" for folder in path.parents}
     return path.name in data.unreadable or bool({str(path), *above} & set(data.passed_over))
+
+
+def test_names_that_are_no_text_can_be_listed():
+    assert listed(["a", "b\udcff"]).encode() == b"a, b?"

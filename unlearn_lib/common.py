@@ -76,7 +76,8 @@ def _told(steps: Iterable, description: str, total: int | None, tell: Callable) 
 
 def listed(names: list[str], most: int = 10) -> str:
     """Names in a row, the first of them where they are many."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return shown.encode(errors="replace").decode()  # names on disk need not be text
 
 
 def check_positive(**numbers: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import device_of
-from unlearn_lib.networks import feasible_at, layer_shape, split
+from unlearn_lib.networks import dry_run, feasible_at, split
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
 
@@ -52,7 +52,7 @@ def held_out(model: nn.Module, layer: str, forget: Collection[int], seed: int = 
     _, tail = split(model, layer)
     feasible = feasible_at(model, layer)
     device, parts = device_of(model), []
-    k = tail(torch.zeros(2, *layer_shape(model, layer), device=device)).shape[1]
+    k = dry_run(model, model).shape[1]
     count = PROBES if linear_of(tail) is not None else DEEP_PROBES
     for classes in (sorted(forget), sorted(set(range(k)) - set(forget))):
         chosen = classes[:: -(-len(classes) // count)]
