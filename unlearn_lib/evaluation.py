@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, progress
-from unlearn_lib.data import Data, Pictures, Split, logits_of
+from unlearn_lib.common import UserError
+from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
 from unlearn_lib.networks import Run, layer_shape, split
 from unlearn_lib.store import cached, digest
 
@@ -112,13 +112,12 @@ def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tupl
 def _activations(model: nn.Module, data: Data, layer: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """What enters `layer` for the test pictures that open, written into the one place that holds it all."""
     body, _ = split(model, layer)
-    like, x, count = next(model.parameters()), torch.empty(len(data.test), *shape), 0
-    for index in progress(torch.arange(len(data.test)).split(100), "reading pictures"):
-        images, labels = data.test.batch(index)
-        if len(labels):
-            x[count : count + len(labels)] = body(data.normalise(images.to(like.device)).to(like.dtype))
-            count += len(labels)
-    return {"x": x[:count], "opened": data.test.opened}
+    x, count = torch.empty(len(data.test), *shape), 0
+    for batch in batches_for(model, data.test.images, data):
+        x[count : count + len(batch)] = body(batch)
+        count += len(batch)
+    opened = data.test.opened  # known now that all have been read
+    return {"x": x if opened.all() else x[opened], "opened": opened}
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, zrf
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.data import Data, Pictures, Split, logits_of
+from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
 from unlearn_lib.evaluation import opened_logits
 from unlearn_lib.networks import split
 
@@ -71,9 +71,7 @@ def probe(train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, t
 def features_of(model: nn.Module, images: torch.Tensor | Pictures, data: Data, layer: str) -> torch.Tensor:
     """What enters `layer`, flattened to float32 [N, D], on the CPU, for uint8 pictures."""
     body, _ = split(model, layer)
-    like = next(model.parameters())
-    parts = (data.normalise(part.to(like.device)).to(like.dtype) for part in images.split(500))
-    return torch.cat([body(part).flatten(1).float().cpu() for part in parts])
+    return torch.cat([body(batch).flatten(1).float().cpu() for batch in batches_for(model, images, data)])
 
 
 def probe_forget(

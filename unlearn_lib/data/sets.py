@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,13 +112,23 @@ class Data:
         return digest(self.test_fingerprint, self.train.fingerprint, self.val.fingerprint, self.classes, self.flip)
 
 
+def batches_for(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> Iterator[torch.Tensor]:
+    """uint8 pictures as the model takes them, batch by batch: normalised, on its device, in its precision.
+
+    A batch holds about two million numbers on a CPU: sixteen pictures of 224 x 224 take half the time of two hundred,
+    and a gigabyte of activations instead of five (EfficientNet-Lite0).
+    """
+    like = next(model.parameters())
+    size = (2**21 if like.device.type == "cpu" else 2**25) // torch.Size(data.shape).numel()
+    for part in images.split(max(1, min(500, size))):
+        yield data.normalise(part.to(like.device)).to(like.dtype)
+
+
 @torch.no_grad()
-def logits_of(model: nn.Module, images: torch.Tensor, data: Data, batch_size: int = 500) -> torch.Tensor:
+def logits_of(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> torch.Tensor:
     """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
-    like = next(model.parameters())  # networks in half precision take pictures in half precision
     model.eval()
-    parts = (data.normalise(batch.to(like.device)).to(like.dtype) for batch in images.split(batch_size))
-    return torch.cat([model(part).float().cpu() for part in parts])
+    return torch.cat([model(batch).float().cpu() for batch in batches_for(model, images, data)])
 
 
 def data_name(given: str | Path) -> str:

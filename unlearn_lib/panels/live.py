@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, device_of, followed
+from unlearn_lib.common import UserError, followed
+from unlearn_lib.data import batches_for
 from unlearn_lib.evaluation import SMALL, confusion_of, score
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY
@@ -112,9 +113,9 @@ class LiveNetwork:
     def _answer(self, net: nn.Module, layer: str) -> torch.Tensor:
         """Logits [N, K] of a network whose body, before `layer`, is the original's."""
         if layer not in self._features:
-            (body, _), device = split(self.model, layer), device_of(self.model)
-            parts = self.data.test.images.split(500)
+            body, _ = split(self.model, layer)
+            parts = batches_for(self.model, self.data.test.images, self.data)
             with followed(lambda *bar: None):
-                self._features[layer] = [body(self.data.normalise(part.to(device))).clone() for part in parts]
+                self._features[layer] = [body(part).clone() for part in parts]
         _, tail = split(net, layer)
         return torch.cat([tail(part).float().cpu() for part in self._features[layer]])
