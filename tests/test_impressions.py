@@ -66,6 +66,12 @@ def test_at_inner_layers_too(model, layer):
     assert diagnosis["infeasible"].max() == 0
 
 
+def test_their_diversity_is_the_mean_cosine_over_pairs_of_one_class(model):
+    made = make_impressions(model, samples=4, classes=[3])
+    pairs = F.cosine_similarity(made.x[:, None], made.x[None], dim=-1)[~torch.eye(4, dtype=bool)]
+    assert diagnose(model, made)["cosine"][3] == pytest.approx(pairs.mean().item(), abs=1e-5)
+
+
 def test_in_pixels_they_stay_within_the_range_of_pixels(model):
     made = make_impressions(model, "input", samples=5, recipe="calibrated")
     low, high = model.input_range
