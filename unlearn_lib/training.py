@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, pick_device, progress
+from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, log, pick_device, progress
 from unlearn_lib.data import Data, Split, logits_of
 from unlearn_lib.store import digest, keep, kept
 
@@ -59,9 +59,9 @@ def fit(
     training.prepare(lr, weight_decay, epochs * -(-len(train) // batch_size))
     if checkpoint is not None:
         training.resume(checkpoint, key)
-    train = Split(train.images.to(device), train.labels.to(device))
+    train, done = Split(train.images.to(device), train.labels.to(device)), training.epochs_done
     with torch.random.fork_rng():
-        for epoch in progress(range(training.epochs_done, epochs), f"training {type(model).__name__}"):
+        for epoch in progress(range(done, epochs), f"training {type(model).__name__}", epochs, done):
             begin = time.perf_counter()
             torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
@@ -179,6 +179,8 @@ class _Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
+        where = (type(self.model).__name__, self.epochs_done, key["epochs"])
+        log.info("training %s: gone on with after epoch %d of %d, where it was interrupted", *where)
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
