@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, looks_of
 from unlearn_lib.networks import find_head
 
+SHADED = "to forget"
 MANY = 30  # classes, above which bars side by side cannot be read any more
 
 
@@ -28,7 +29,7 @@ def plot_per_class(
     title: str,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded and named as such.
+    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded, as the legend says.
 
     A class without test pictures has no bars and says so. size: in inches, where it is not to grow with the classes.
     """
@@ -42,10 +43,9 @@ def plot_per_class(
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
             axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
-        for c in forget:
-            axis.axvspan(c - 0.5, c + 0.5, color="0.9", lw=0, zorder=0)
-        notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
-        texts = ["\n".join([name, *note]) for name, note in zip(classes, notes, strict=True)]
+        for i, c in enumerate(forget):
+            axis.axvspan(c - 0.5, c + 0.5, color="0.88", lw=0, zorder=0, label=None if i else SHADED)
+        texts = [name + "\nno test pictures" * lacking for name, lacking in zip(classes, empty, strict=True)]
         longest, room = max(len(line) for text in texts for line in text.split("\n")), (size[0] - 1) / len(classes)
         letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 12)  # inches
         crowded = longest * letters * 0.007 > room
@@ -53,8 +53,16 @@ def plot_per_class(
         axis.tick_params(axis="x", length=0, labelsize=letters)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        many = 1 if max(map(len, blocks)) > 30 else len(blocks)
-        axis.legend(ncols=many, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=1.2)
+        entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == SHADED)
+        columns = max(1, min(len(entries), int(size[0] / (0.7 + 0.09 * max(len(label) for _, label in entries)))))
+        axis.legend(
+            *zip(*entries, strict=True),
+            ncols=columns,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            frameon=False,
+            columnspacing=1.2,
+        )
         figure.suptitle(title, fontsize=14)
     return figure
 
@@ -67,7 +75,7 @@ def plot_confusions(
     rows = list(range(len(classes))) if rows is None else list(rows)
     columns = min(2, len(blocks))
     lines = math.ceil(len(blocks) / columns)
-    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.9) + 0.9 + 0.1 * max(map(len, classes)))
+    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.4) + 0.7 + 0.1 * max(map(len, classes)))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):
@@ -77,8 +85,8 @@ def plot_confusions(
             marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
             sns.heatmap(share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis)
             axis.set_title(name)
-            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0)
-            axis.tick_params(axis="y", rotation=0)
+            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0, length=0)
+            axis.tick_params(axis="y", rotation=0, length=0)
         figure.supxlabel("answer", fontsize=13)
         figure.supylabel("class", fontsize=13)
         figure.suptitle(title, fontsize=14)
@@ -118,12 +126,13 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
         figure, axis = plt.subplots(figsize=(11, 4.6))
         for group, colour, name in ((forget, FORGET, "forget"), (~forget, RETAIN, "retain")):
             heights, label = changes["change"].to_numpy()[group], f"{name}, {group.sum():,} classes"
-            axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, snap=False)
+            axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, antialiased=False)
             axis.plot(places[group], heights, ".", ms=max(2, width), color=colour)  # a class that did not change shows
         axis.plot(places[forget], np.full(forget.sum(), -1.06), "|", ms=8, mew=min(2, width), color=FORGET)
         axis.axhline(0, color="0.3", lw=1)
         axis.set(ylim=(-1.12, max(0.1, 1.15 * changes["change"].max())), xlim=(-0.7, len(changes) - 0.3))
-        axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy", title=title)
+        axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy, points")
+        axis.set_title(title)
         if len(changes) <= MANY:
             axis.set_xticks(places, changes["class"], rotation=30, ha="right")
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")
