@@ -184,7 +184,7 @@ def test_a_reader_forgets_classes_in_jupyterlab_with_mouse_and_keyboard(page, en
             page.locator(".unlearn-class").nth(digit).click()
         page.locator(".unlearn-summary", has_text="Forget 2 of 10: 0, 9.").wait_for()
         page.locator(".unlearn-range .widget-readout", has_text=re.compile(r"0\s*–\s*9")).wait_for()
-        assert "still the run before" in page.locator(".unlearn-status").inner_text()
+        assert "since the run that is shown" in page.locator(".unlearn-status").inner_text()
 
         rate = page.locator(".unlearn-lr .widget-readout")
         assert "the method's" in rate.inner_text()
