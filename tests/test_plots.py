@@ -42,12 +42,14 @@ def close_figures():
 
 def test_bars_of_every_model_and_class_at_their_height():
     blocks = {"original": score([[3, 1], [0, 2]], [1]), "masked": score([[4, 0], [2, 0]], [1]), "golden": None}
-    axis = plot_per_class(blocks, ["cat", "dog"], [1], "two models").axes[0]
+    figure = plot_per_class(blocks, ["cat", "dog"], [1], "two models")
+    axis = figure.axes[0]
     assert len({bar.get_facecolor() for bar in axis.patches[:4]}) == 2
     assert [bar.get_height() for bar in axis.patches[:4]] == [0.75, 1.0, 1.0, 0.0]
     assert len({bar.get_hatch() for bar in axis.patches[:4]}) == 2
     assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "dog"]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["original", "masked", "to forget"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["original", "masked"]
+    assert figure.get_suptitle() == "two models (shaded: to forget)"
     assert [patch.get_x() for patch in axis.patches[4:]] == [0.5]
 
 
@@ -240,7 +242,7 @@ def grid():
 
 
 def frames(axis):
-    return [patch.get_xy() for patch in axis.patches if not patch.fill]
+    return [tuple(map(int, patch.get_xy())) for patch in axis.patches if not patch.fill]
 
 
 def test_the_lab_frames_the_published_and_the_chosen_combination_of_sixteen(grid):
@@ -248,6 +250,8 @@ def test_the_lab_frames_the_published_and_the_chosen_combination_of_sixteen(grid
     assert sorted(float(text.get_text()) for text in forget.texts) == [round(100 * i / 16, 1) for i in range(16)]
     assert frames(forget) == frames(retain) == [(0, 0), (2, 2)]
     assert frames(plot_lab(grid, "lab").axes[0]) == [(0, 0)]
+    one, other = (patch.get_bbox() for patch in plot_lab(grid, "lab", grid.index[0]).axes[0].patches)
+    assert one.x0 > other.x0  # where the published one is chosen, both frames can be seen
 
 
 def test_the_lab_marks_what_forgets_and_retains_or_says_that_nothing_does(grid):

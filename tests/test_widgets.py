@@ -163,7 +163,9 @@ def test_stop_before_there_is_a_result_keeps_the_last_one(panel, slow):
     assert "making impressions" in wait_for(panel.status, "impressions")
     panel.stop.click()
     panel.wait(1)
-    assert "Stopped before there was a result. The controls have moved since the run that is shown." in panel.status.value
+    assert (
+        "Stopped before there was a result. The controls have moved since the run that is shown." in panel.status.value
+    )
     assert panel.numbers.value == numbers
     assert not panel.run.disabled
     assert not panel.save.disabled

@@ -118,10 +118,11 @@ def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Fig
                 x, y = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
                 colour = "black" if table.iloc[y, x] > 50 else "white"
                 axis.plot(x + 0.87, y + 0.25, "*", ms=15, color=colour)
-            frames = [(grid.index[0], {"ls": "--", "lw": 3})] + [(chosen, {"lw": 5})] * (chosen is not None)
-            for combination, line in frames:
-                corner = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
-                axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor="0.55", clip_on=False, **line))
+            frames = [(grid.index[0], 0.08, {"ls": "--", "lw": 3})] + [(chosen, 0, {"lw": 5})] * (chosen is not None)
+            for combination, inset, line in frames:
+                corner = table.columns.get_loc(combination[2:]) + inset, table.index.get_loc(combination[:2]) + inset
+                style = {"fill": False, "edgecolor": "0.55", "clip_on": False, **line}
+                axis.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, **style))
         found = "star: forgets and retains" if good.any() else "no combination both forgets and retains"
         frame = "; thick frame: the chosen one" if chosen is not None else ""
         figure.suptitle(title, fontsize=14)

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, looks_of
 from unlearn_lib.networks import find_head
 
-SHADED = "to forget"
 MANY = 30  # classes, above which bars side by side cannot be read any more
 
 
@@ -29,7 +28,7 @@ def plot_per_class(
     title: str,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded, as the legend says.
+    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded, and the title says so.
 
     A class without test pictures has no bars and says so. size: in inches, where it is not to grow with the classes.
     """
@@ -43,27 +42,20 @@ def plot_per_class(
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
             axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
-        for i, c in enumerate(forget):
-            axis.axvspan(c - 0.5, c + 0.5, color="0.88", lw=0, zorder=0, label=None if i else SHADED)
+        for c in forget:
+            axis.axvspan(c - 0.5, c + 0.5, color="0.88", lw=0, zorder=0)
         texts = [name + "\nno test pictures" * lacking for name, lacking in zip(classes, empty, strict=True)]
         longest, room = max(len(line) for text in texts for line in text.split("\n")), (size[0] - 1) / len(classes)
-        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 12)  # inches
+        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 11)  # inches
         crowded = longest * letters * 0.007 > room
         axis.set_xticks(range(len(classes)), texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         axis.tick_params(axis="x", length=0, labelsize=letters)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] == SHADED)
-        columns = max(1, min(len(entries), int(size[0] / (0.7 + 0.09 * max(len(label) for _, label in entries)))))
-        axis.legend(
-            *zip(*entries, strict=True),
-            ncols=columns,
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            frameon=False,
-            columnspacing=1.2,
-        )
-        figure.suptitle(title, fontsize=14)
+        many = max(1, min(len(blocks), int(size[0] / (0.5 + 0.085 * max(map(len, blocks))))))  # inches
+        place = {"loc": "outside lower center", "frameon": False, "ncols": many}
+        figure.legend(fontsize=12, handlelength=1.5, columnspacing=1.2, borderaxespad=0.2, **place)
+        figure.suptitle(title + " (shaded: to forget)" * bool(len(forget)), fontsize=13)
     return figure
 
 

@@ -17,7 +17,7 @@ from unlearn_lib.panels.base import beside, bold, chart, framed, mark, row_of, s
 from unlearn_lib.panels.controls import Controls
 from unlearn_lib.panels.live import LiveNetwork, Stopped
 
-CHART = (5.2, 3.9)  # inches: shown in half a window, its letters stay as large as the page's
+CHART = (5.2, 3.0)  # inches: shown in half a window, its letters stay as large as the page's
 STALE = "The controls have moved since the run that is shown."
 
 
