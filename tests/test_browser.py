@@ -99,9 +99,10 @@ def run_and_wait(page):
 
 
 def cut_off(page):
-    """The controls' labels that are wider than the room they have, and the panel where it is wider than its place."""
+    """Labels and values of controls that are wider than their room, and the panel where it is wider than its place."""
     return page.evaluate(
         """() => [...document.querySelectorAll('[class*=unlearn-panel] label, [class*=unlearn-panel] button')]
+           .concat([...document.querySelectorAll('.widget-readout')])
            .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)
            .concat([...document.querySelectorAll('div[class*=unlearn-panel]')]
            .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.className))"""
@@ -125,7 +126,7 @@ def check_layout(page, name):
         chart, top, right, bottom = place(page, "picture")
         assert above >= 0 and chart >= controls - 1
         assert top >= 0 and bottom <= height and right <= width
-        assert place(page, "run")[3] <= height and place(page, "status")[3] <= height
+        assert all(place(page, name)[3] <= height for name in ("run", "status", "numbers"))
         assert not cut_off(page)
     assert page.locator("img.unlearn-picture").count() == 1
 
@@ -184,7 +185,7 @@ def test_a_reader_forgets_classes_in_jupyterlab_with_mouse_and_keyboard(page, en
             page.locator(".unlearn-class").nth(digit).click()
         page.locator(".unlearn-summary", has_text="Forget 2 of 10: 0, 9.").wait_for()
         page.locator(".unlearn-range .widget-readout", has_text=re.compile(r"0\s*–\s*9")).wait_for()
-        assert "still the run before" in page.locator(".unlearn-status").inner_text()
+        assert "since the run that is shown" in page.locator(".unlearn-status").inner_text()
 
         rate = page.locator(".unlearn-lr .widget-readout")
         assert "the method's" in rate.inner_text()

@@ -163,7 +163,9 @@ def test_stop_before_there_is_a_result_keeps_the_last_one(panel, slow):
     assert "making impressions" in wait_for(panel.status, "impressions")
     panel.stop.click()
     panel.wait(1)
-    assert "Stopped before there was a result. What is shown is still the run before." in panel.status.value
+    assert (
+        "Stopped before there was a result. The controls have moved since the run that is shown." in panel.status.value
+    )
     assert panel.numbers.value == numbers
     assert not panel.run.disabled
     assert not panel.save.disabled
@@ -202,9 +204,9 @@ def test_a_control_that_moves_says_that_the_picture_is_of_the_run_before(panel, 
     finish(panel, slow)
     before = getattr(panel, control).value
     getattr(panel, control).value = value
-    assert "still the run before" in panel.status.value
+    assert "since the run that is shown" in panel.status.value
     getattr(panel, control).value = before
-    assert "still the run before" not in panel.status.value
+    assert "since the run that is shown" not in panel.status.value
 
 
 def test_a_control_that_moves_during_the_run_is_noticed_at_its_end(panel, slow):
@@ -212,7 +214,7 @@ def test_a_control_that_moves_during_the_run_is_noticed_at_its_end(panel, slow):
     panel.toggles[1].value = True
     finish(panel, slow)
     assert panel.choice["forget"] == [0]
-    assert "still the run before" in panel.status.value
+    assert "since the run that is shown" in panel.status.value
 
 
 @pytest.mark.parametrize("chosen, word", [([], "none given"), ([0, 1, 2], "all given")])
@@ -224,7 +226,7 @@ def test_nothing_and_everything_to_forget_end_in_a_sentence(panel, slow, chosen,
     panel.run.click()
     panel.wait()
     assert word in panel.status.value
-    assert "still the run before" in panel.status.value
+    assert "since the run that is shown" in panel.status.value
     assert not panel.run.disabled
     panel.reset.click()
     panel.run.click()

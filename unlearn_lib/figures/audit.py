@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from unlearn_lib.figures.style import FORGET, RETAIN, STYLE, looks_of
+from unlearn_lib.figures.style import FORGET, RETAIN, STYLE, looks_of, write_beside
 
 GOOD = (0.05, 0.02)  # forget accuracy at most; retain accuracy below the best of the grid by at most
 
@@ -26,15 +26,12 @@ def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
     target = next(iter(audits.values()))["target"]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4.4))
-        for i, (name, look) in enumerate(looks_of(curves).items()):
+        ends = []
+        for name, look in looks_of(curves).items():
             values = np.asarray(curves[name], dtype=float)
-            smooth = _smooth(values)
             axis.plot(values, color=look.colour, lw=1, alpha=0.3)
-            axis.plot(smooth, ls=look.line, color=look.colour, lw=2.5, label=name)
-            height = min(0.85 - 0.14 * i, 0.7 * smooth.max())  # each name at a height of its own
-            place = int(np.argmax(smooth >= height)) if smooth.max() > 0 else len(smooth) - 1
-            box = {"facecolor": "white", "edgecolor": look.colour, "boxstyle": "round,pad=0.2"}
-            axis.annotate(name, (place, height), (8, 0), textcoords="offset points", va="center", fontsize=12, bbox=box)
+            (line,) = axis.plot(_smooth(values), ls=look.line, color=look.colour, lw=2.5, label=name)
+            ends.append((name, line.get_xydata()[-1], look.colour))
         axis.axhline(target, color="0.3", lw=1.5)
         axis.text(0.3, target, "relearned", va="bottom", fontsize=11)
         axis.set(xlabel="mini-batches of real training data", ylabel="forget accuracy", ylim=(-0.02, 1.05), title=title)
@@ -42,15 +39,19 @@ def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
         axis.set_xlim(0, None)
         axis.xaxis.set_major_formatter("{x:,.0f}")
         axis.yaxis.set_major_formatter("{x:.0%}")
+        figure.draw_without_rendering()
+        ways = [axis.transData.transform(line.get_xydata()) for line in axis.lines if line.get_label() in curves]
+        boxes = [np.hstack([np.minimum(way[1:], way[:-1]) - 3, np.maximum(way[1:], way[:-1]) + 3]) for way in ways]
+        write_beside(axis, ends, np.vstack([*boxes, axis.texts[0].get_window_extent().extents]))
     return figure
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """The mean over step n's surroundings, n / 40 steps to each side."""
+    """The mean over step n's surroundings, n / 40 steps to each side, fewer near the end, which stays what it is."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     steps = np.arange(len(values))
-    low, high = steps - steps // 40, np.minimum(steps + steps // 40 + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    aside = np.minimum(steps // 40, steps[::-1])
+    return (sums[steps + aside + 1] - sums[steps - aside]) / (2 * aside + 1)
 
 
 def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
@@ -60,41 +61,40 @@ def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figur
     side by side, in the order of the layers written there.
     """
     points = pd.concat([rows, golden.assign(method="golden", layer="")], ignore_index=True)
-    looks = looks_of(points["method"].unique())
+    looks, spots = looks_of(points["method"].unique()), points[["probe", "retain"]]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 5))
-        axis.margins(0.08, 0.12)
-        for _, group in points.groupby(_places(points), sort=False):
-            group = group.sort_values("layer", kind="stable")
-            for i, (_, row) in enumerate(group.iterrows()):
-                look, right = looks[row["method"]], 16 * (i - (len(group) - 1) / 2)  # points
-                aside = axis.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
-                style = {"ms": 15 if look.marker == "*" else 10, "color": look.colour, "mec": "0.2", "clip_on": False}
-                axis.plot(row["probe"], row["retain"], look.marker, transform=aside, **style)
-                axis.update_datalim([(row["probe"], row["retain"])])
-            layers = ", ".join(
-                f"{n} x {layer}" if n > 1 else layer for layer, n in group["layer"].value_counts(sort=False).items()
-            )
-            crowd = len(group) > 1  # its longer line goes below, where it meets no neighbour's
-            spot, aside = group[["probe", "retain"]].iloc[0], {"ha": "center", "va": "top" if crowd else "bottom"}
-            axis.annotate(layers, spot, (0, -9 if crowd else 8), textcoords="offset points", fontsize=11, **aside)
-        axis.autoscale_view()
         for method, look in looks.items():
             label = "golden, one a seed" if method == "golden" else method
             axis.plot([], [], look.marker, ls="", ms=11, color=look.colour, mec="0.2", label=label)
+        axis.margins(0.08, 0.12)
+        axis.update_datalim(spots)
+        axis.autoscale_view()
         axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
         axis.xaxis.set_major_formatter("{x:.1%}")
         axis.yaxis.set_major_formatter("{x:.1%}")
         legend = axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.03, 1.0), labelspacing=0.9)
         legend.set_title("written at a mark: from\nwhich layer on it is trained", prop={"size": 11})
+        figure.draw_without_rendering()
+        texts, taken = [], np.empty((0, 2))  # the marks' places, in points
+        for _, group in points.groupby([(spots["probe"] / 1e-4).round(), (spots["retain"] / 1e-4).round()], sort=False):
+            group, spot = group.sort_values("layer", kind="stable"), group[["probe", "retain"]].iloc[0]
+            place = axis.transData.transform(spot) * 72 / figure.dpi
+            steps = sorted(np.arange(-40, 41) - 0.5 * (len(group) % 2 == 0), key=abs)
+            free = [16 * step for step in steps if (abs(taken - place - (16 * step, 0)) > (15, 12)).any(1).all()]
+            asides = sorted(free[: len(group)])
+            for (_, row), right in zip(group.iterrows(), asides, strict=True):
+                aside = axis.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
+                look = looks[row["method"]]
+                style = {"ms": 15 if look.marker == "*" else 10, "color": look.colour, "mec": "0.2", "clip_on": False}
+                axis.plot(row["probe"], row["retain"], look.marker, transform=aside, **style)
+            taken = np.vstack([taken, *(np.add(place, (right, 0)) for right in asides)])
+            layers = group["layer"].value_counts(sort=False).items()
+            if text := ", ".join(f"{n} x {layer}" if n > 1 else layer for layer, n in layers if layer):
+                texts.append((text, spot, "0.7"))
+        marks = np.hstack([taken - 8, taken + 8]) * figure.dpi / 72
+        write_beside(axis, texts, marks)
     return figure
-
-
-def _places(points: pd.DataFrame) -> list[pd.Series]:
-    """Cells of a grid as fine as the marks are large: what falls into one would be drawn over each other."""
-    low, high = points[["probe", "retain"]].min(), points[["probe", "retain"]].max()
-    share = (points[["probe", "retain"]] - low) / (high - low).clip(lower=1e-9)
-    return [(share["probe"] * 40).round(), (share["retain"] * 16).round()]
 
 
 def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Figure:
@@ -118,10 +118,11 @@ def plot_lab(grid: pd.DataFrame, title: str, chosen: tuple | None = None) -> Fig
                 x, y = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
                 colour = "black" if table.iloc[y, x] > 50 else "white"
                 axis.plot(x + 0.87, y + 0.25, "*", ms=15, color=colour)
-            frames = [(grid.index[0], {"ls": "--", "lw": 3})] + [(chosen, {"lw": 5})] * (chosen is not None)
-            for combination, line in frames:
-                corner = table.columns.get_loc(combination[2:]), table.index.get_loc(combination[:2])
-                axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor="0.55", clip_on=False, **line))
+            frames = [(grid.index[0], 0.08, {"ls": "--", "lw": 3})] + [(chosen, 0, {"lw": 5})] * (chosen is not None)
+            for combination, inset, line in frames:
+                corner = table.columns.get_loc(combination[2:]) + inset, table.index.get_loc(combination[:2]) + inset
+                style = {"fill": False, "edgecolor": "0.55", "clip_on": False, **line}
+                axis.add_patch(plt.Rectangle(corner, 1 - 2 * inset, 1 - 2 * inset, **style))
         found = "star: forgets and retains" if good.any() else "no combination both forgets and retains"
         frame = "; thick frame: the chosen one" if chosen is not None else ""
         figure.suptitle(title, fontsize=14)

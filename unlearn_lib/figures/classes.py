@@ -28,7 +28,7 @@ def plot_per_class(
     title: str,
     size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded and named as such.
+    """Bars of every class's accuracy, one colour and hatch a model; forget classes are shaded, and the title says so.
 
     A class without test pictures has no bars and says so. size: in inches, where it is not to grow with the classes.
     """
@@ -43,19 +43,19 @@ def plot_per_class(
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
             axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
         for c in forget:
-            axis.axvspan(c - 0.5, c + 0.5, color="0.9", lw=0, zorder=0)
-        notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
-        texts = ["\n".join([name, *note]) for name, note in zip(classes, notes, strict=True)]
+            axis.axvspan(c - 0.5, c + 0.5, color="0.88", lw=0, zorder=0)
+        texts = [name + "\nno test pictures" * lacking for name, lacking in zip(classes, empty, strict=True)]
         longest, room = max(len(line) for text in texts for line in text.split("\n")), (size[0] - 1) / len(classes)
-        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 12)  # inches
+        letters = next((points for points in (13, 11, 10) if longest * points * 0.007 < room), 11)  # inches
         crowded = longest * letters * 0.007 > room
         axis.set_xticks(range(len(classes)), texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         axis.tick_params(axis="x", length=0, labelsize=letters)
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
-        many = 1 if max(map(len, blocks)) > 30 else len(blocks)
-        axis.legend(ncols=many, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=1.2)
-        figure.suptitle(title, fontsize=14)
+        many = max(1, min(len(blocks), int(size[0] / (0.5 + 0.085 * max(map(len, blocks))))))  # inches
+        place = {"loc": "outside lower center", "frameon": False, "ncols": many}
+        figure.legend(fontsize=12, handlelength=1.5, columnspacing=1.2, borderaxespad=0.2, **place)
+        figure.suptitle(title + " (shaded: to forget)" * bool(len(forget)), fontsize=13)
     return figure
 
 
@@ -67,7 +67,7 @@ def plot_confusions(
     rows = list(range(len(classes))) if rows is None else list(rows)
     columns = min(2, len(blocks))
     lines = math.ceil(len(blocks) / columns)
-    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.9) + 0.9 + 0.1 * max(map(len, classes)))
+    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.4) + 0.7 + 0.1 * max(map(len, classes)))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):
@@ -77,8 +77,8 @@ def plot_confusions(
             marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
             sns.heatmap(share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis)
             axis.set_title(name)
-            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0)
-            axis.tick_params(axis="y", rotation=0)
+            axis.tick_params(axis="x", rotation=90 if max(map(len, classes)) > 2 else 0, length=0)
+            axis.tick_params(axis="y", rotation=0, length=0)
         figure.supxlabel("answer", fontsize=13)
         figure.supylabel("class", fontsize=13)
         figure.suptitle(title, fontsize=14)
@@ -118,12 +118,13 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
         figure, axis = plt.subplots(figsize=(11, 4.6))
         for group, colour, name in ((forget, FORGET, "forget"), (~forget, RETAIN, "retain")):
             heights, label = changes["change"].to_numpy()[group], f"{name}, {group.sum():,} classes"
-            axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, snap=False)
+            axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, antialiased=False)
             axis.plot(places[group], heights, ".", ms=max(2, width), color=colour)  # a class that did not change shows
         axis.plot(places[forget], np.full(forget.sum(), -1.06), "|", ms=8, mew=min(2, width), color=FORGET)
         axis.axhline(0, color="0.3", lw=1)
         axis.set(ylim=(-1.12, max(0.1, 1.15 * changes["change"].max())), xlim=(-0.7, len(changes) - 0.3))
-        axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy", title=title)
+        axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy, points")
+        axis.set_title(title)
         if len(changes) <= MANY:
             axis.set_xticks(places, changes["class"], rotation=30, ha="right")
         axis.yaxis.set_major_formatter(lambda value, _: f"{100 * value:+.0f}" if value else "0")

@@ -23,9 +23,9 @@ def plot_pictures(
     rows: what each line shows, written on its left.
     """
     lines = math.ceil(len(images) / columns)
-    labels, height = rows or [], 1.2 + 0.2 * max(name.count("\n") + 1 for name in names)
+    labels, height = rows or [], 1.22 + 0.2 * max(name.count("\n") + 1 for name in names)
     with plt.rc_context(STYLE):
-        size = (1.25 * columns + 1.3 * bool(labels), height * lines + 0.4)
+        size = (1.25 * columns + 1.3 * bool(labels), height * lines + 0.35)
         figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False)
         for axis in axes.flat[len(images) :]:
             axis.axis("off")
@@ -41,8 +41,8 @@ def plot_pictures(
 def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str, shown: int = 8) -> Figure:
     """One impression on its way from noise: `shown` of its states above, confidence and norm over the steps below."""
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(12, 5.2))
-        upper, lower = figure.subfigures(2, 1)
+        figure = plt.figure(figsize=(12, 4.6))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.35))
         last = len(growth) - 1
         chosen = [round(last * (i / (shown - 1)) ** 2) for i in range(shown)]  # most happens early
         for axis, step in zip(upper.subplots(1, shown), chosen, strict=True):
@@ -64,7 +64,7 @@ def plot_growth_curves(growth: pd.DataFrame) -> Figure:
 def _draw_growth(axes, growth: pd.DataFrame) -> None:
     for axis, (i, what) in zip(axes, enumerate(("confidence", "norm")), strict=True):
         axis.plot(growth.index, growth[what], ("-", "--")[i], color=INK, lw=2)
-        axis.set(xlabel="step", ylabel=what, ylim=(0, None))
+        axis.set(xlabel="step", ylabel=what, ylim=(0, (1.05, None)[i]))
 
 
 def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
@@ -89,7 +89,8 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
 
 def _say_feasible(axis) -> None:
     """In the place of an empty diagram."""
-    axis.axis("off")
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
     text = "0: no number here\nis outside the\nrange of the layer"
     axis.text(0.5, 0.5, text, ha="center", va="center", transform=axis.transAxes)
 
@@ -100,8 +101,8 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
     Bars, a class each; of more than thirty classes a histogram.
     """
     with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(12, 5))
-        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.9))
+        figure = plt.figure(figsize=(12, 4.6))
+        upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.75))
         shown = diagnosis.index[:10]
         for axis, label in zip(upper.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             x = impressions.x[impressions.labels == label][0]
@@ -111,8 +112,8 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
         for i, (axis, what) in enumerate(zip(lower.subplots(1, 4), MEASURES, strict=True)):
             limits = (0, None if what == "norm" else 1.02)
             if what == "infeasible" and not diagnosis[what].any():
-                axis.set_title(what, fontsize=13)
                 _say_feasible(axis)
+                axis.set_xlabel(what)
             elif len(diagnosis) > 30:
                 axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (0, 1), color=INK)
                 axis.set(xlabel=what, ylabel="classes" if i == 0 else "", xlim=limits)

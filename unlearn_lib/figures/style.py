@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unlearn_lib.common import REPOSITORY
@@ -32,6 +34,10 @@ STYLE = {
     "savefig.dpi": 100,
     "text.parse_math": False,  # names of classes and models may hold a `$`
 }
+
+
+NEAR = 11  # points from a mark to its text
+SIDES = {-1: "right", 0: "center", 1: "left"}  # of a text that stands to the left of its point, above, to the right
 
 
 class Look(NamedTuple):
@@ -67,6 +73,37 @@ def looks_of(names: Iterable[str]) -> dict[str, Look]:
     names = list(names)
     unknown = [name for name in names if name not in LOOKS]
     return {name: LOOKS.get(name) or OTHERS[unknown.index(name) % len(OTHERS)] for name in names}
+
+
+def write_beside(axis: Axes, texts: list[tuple[str, tuple, object]], taken: np.ndarray) -> None:
+    """Write each text (text, point in data, colour of its frame) beside its point, where nothing else lies.
+
+    taken: boxes [N, 4] (left, bottom, right, top; pixels) that no text may cover. Where there is no room at the point,
+    a line leads to it. To be called last: the axis keeps its place from now on.
+    """
+    inside, points = axis.get_window_extent(), axis.figure.dpi / 72
+    for text, spot, colour in texts:
+        box = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.15", "lw": 1}
+        style = {"textcoords": "offset points", "fontsize": 11, "bbox": box, "va": "center", "zorder": 5}
+        best = (np.inf, None, None)
+        for away in (NEAR, 22, 34, 50, 70):
+            for across, up in ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)):
+                note = axis.annotate(text, spot, (away * across, (away + 4) * up), ha=SIDES[across], **style)
+                where = note.get_window_extent().padded(3 * points)
+                low, high = np.maximum(taken[:, :2], where.min), np.minimum(taken[:, 2:], where.max)
+                covered = (high - low).clip(0).prod(1).sum() + (0 if inside.contains(*where.min) else 1e6)
+                covered += 0 if inside.contains(*where.max) else 1e6
+                note.remove()
+                if covered < best[0]:
+                    best = (covered, (away, across, up), where.extents)
+            if not best[0]:
+                break
+        away, across, up = best[1]
+        line = {"arrowstyle": "-", "color": colour, "shrinkA": 0, "shrinkB": 0} if away > NEAR else None
+        note = axis.annotate(
+            text, spot, (away * across, (away + 4) * up), ha=SIDES[across], arrowprops=line, in_layout=False, **style
+        )
+        taken = np.vstack([taken, best[2]])
 
 
 def sentence_figure(title: str, sentence: str) -> Figure:

@@ -16,7 +16,7 @@ from unlearn_lib.common import UserError, log
 from unlearn_lib.figures import as_picture
 from unlearn_lib.networks import find_head, layer_shape, splittable_layers
 
-LABELLED = {"style": {"description_width": "8.5em"}, "layout": w.Layout(width="auto", max_width="480px")}
+LABELLED = {"style": {"description_width": "6.8em"}, "layout": w.Layout(width="auto", max_width="480px")}
 SHARP = 144  # dots an inch: charts are drawn larger than they are shown
 
 
@@ -34,8 +34,8 @@ def row_of(widgets: list[w.Widget]) -> w.Box:
 def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
     """Two columns, the right one for what comes out; one under the other where the page is too narrow for both."""
     columns = [
-        w.VBox(left, layout=w.Layout(flex="1 1 20em", max_width="36em", min_width="0")),
-        w.VBox(right, layout=w.Layout(flex="1.5 1 20em", min_width="0")),
+        w.VBox(left, layout=w.Layout(flex="1 1 18em", max_width="36em", min_width="0")),
+        w.VBox(right, layout=w.Layout(flex="2.5 1 21em", min_width="0")),
     ]
     return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))
 
@@ -43,7 +43,7 @@ def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
 def framed(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
     """A panel: a heading and its rows, in letters of `font` pixels, controls to match."""
     size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
-    readout = f".unlearn-panel-{font} .widget-readout {{min-width: 5em;}}"
+    readout = f".unlearn-panel-{font} .widget-readout {{min-width: 6em;}}"
     wrap = f".unlearn-panel-{font} .widget-html-content {{line-height: 1.35; white-space: normal;}}"
     style = w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {readout} {wrap}</style>")
     style.layout.display = "none"
@@ -57,7 +57,8 @@ def chart() -> w.Image:
 
 
 def show(image: w.Image, figure: Figure) -> None:
-    """Put a figure, which is closed, into the place of the one before."""
+    """Put a figure, which is closed, into the place of the one before, not larger than a notebook shows it."""
+    image.layout.max_width = f"min(100%, {100 * figure.get_figwidth():.0f}px)"
     image.value, image.layout.display = png(figure), ""
 
 

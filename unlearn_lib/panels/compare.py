@@ -87,7 +87,7 @@ class ComparisonPanel:
         if len(self.classes) > MANY:
             show(self.per_class, plot_histograms(blocks, forget, self.title))
         else:
-            show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title, size=(7.5, 4.2)))
+            show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title, size=(7, 3.6)))
             show(self.confusions, plot_confusions(blocks, self.classes, self.title))
         accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in blocks.values()]
         self.given = given

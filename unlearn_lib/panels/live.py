@@ -101,12 +101,14 @@ class LiveNetwork:
         if self.data.num_classes > MANY:
             return None
         steps = 100 if torch.Size(self.data.shape).numel() <= SMALL else 30
-        return [png(x) for x in make_impressions(self.model, "input", samples=1, steps=steps).x]
+        made = make_impressions(self.model, "input", samples=1, steps=steps, recipe="calibrated")  # the clearest
+        return [png(x) for x in made.x]
 
     def _variant(self, forget: list[int]) -> Experiment:
         key = tuple(forget)
         if key not in self._variants:
             self._variants[key] = replace(self.lab, forget=forget, force=False)
+            vars(self._variants[key])["dataset"] = self.data  # which is not read again
         return self._variants[key]
 
     @torch.no_grad()

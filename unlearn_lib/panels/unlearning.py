@@ -17,7 +17,8 @@ from unlearn_lib.panels.base import beside, bold, chart, framed, mark, row_of, s
 from unlearn_lib.panels.controls import Controls
 from unlearn_lib.panels.live import LiveNetwork, Stopped
 
-STALE = "What is shown is still the run before."
+CHART = (5.2, 3.0)  # inches: shown in half a window, its letters stay as large as the page's
+STALE = "The controls have moved since the run that is shown."
 
 
 class UnlearningPanel:
@@ -125,6 +126,7 @@ class UnlearningPanel:
         except Stopped:
             self._tell("Stopped before there was a result.")
             return
+        self._tell("Running: looking at the test pictures ...")
         self._show(model, history, choice, seconds)
         reached = len(history["forget_loss"])
         self._reached = choice["epochs"] if reached >= self._asked else reached
@@ -138,7 +140,7 @@ class UnlearningPanel:
         if len(self.classes) > MANY:
             figure = plot_histograms(blocks, choice["forget"], self.title)
         else:
-            figure = plot_per_class(blocks, self.classes, choice["forget"], self.title, size=(6.8, 4.4))
+            figure = plot_per_class(blocks, self.classes, choice["forget"], self.title, size=CHART)
         numbers = _in_words(blocks, seconds, golden_seconds)
         show(self.picture, figure)
         self.numbers.value = numbers
