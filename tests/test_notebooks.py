@@ -86,7 +86,8 @@ def test_one_title_and_headings_in_order(notebook):
 
 def test_every_picture_is_there_and_has_a_caption_in_the_text_that_follows(notebook):
     number = 0
-    for cell, after in zip(notebook.cells, notebook.cells[1:], strict=False):
+    cells = [cell for cell in notebook.cells if "check" not in tags_of(cell)]
+    for cell, after in itertools.pairwise(cells):
         if cell.cell_type == "code" and "save_figure(" in cell.source:
             number += 1
             assert any("image/png" in output.get("data", {}) for output in cell.outputs)
