@@ -24,7 +24,8 @@ NOT_NAMES = {"words", "own", "said", "kept", "mine", "few", "theirs"}
 FACE_NAMES = """
     agreement ain answers_of audit audit_run audit_table carry_over check_forget class_changes comparison_panel
     ComparisonPanel confusion_of Data default_layer describe_preset diagnose distill_loss evaluate Experiment
-    experiment_of features_of find_head fit follow_impression from_preset impression_explorer ImpressionExplorer
+    experiment_of fast_arithmetic features_of find_head fit folded follow_impression from_preset
+    impression_explorer ImpressionExplorer
     Impressions js_divergence KarpathyNet lab_grid lab_panel lab_run LabPanel LeNet5 load_data logits_of
     make_impressions make_model mask membership misplaced moved open_run parse_classes pick_device plot_changes
     plot_confusions plot_cost plot_frontier plot_growth plot_histograms plot_history plot_impressions plot_lab

@@ -168,6 +168,12 @@ def test_a_figure_is_saved_under_its_name(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_figure_goes_among_the_runs_where_no_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_RUNS", str(tmp_path))
+    monkeypatch.delenv("UNLEARN_FIGURES", raising=False)
+    assert save_figure(plt.figure(), "01_nothing") == tmp_path / "figures" / "01_nothing.png"
+
+
 def test_the_frontier_has_a_mark_a_network_and_a_star_a_golden():
     rows = pd.DataFrame(
         {"layer": ["fc3", "fc2"], "method": ["mask", "distill"], "retain": [0.9, 0.8], "probe": [0.7, 0.6]}

@@ -9,7 +9,7 @@ import importlib
 __version__ = "1.0.0"
 
 _FACE = {
-    "common": "check_forget NotFound pick_device show_log UserError",
+    "common": "check_forget fast_arithmetic folded NotFound pick_device show_log UserError",
     "networks": "find_head KarpathyNet LeNet5 make_model open_run Run runs_root split splittable_layers",
     "zeroshot": """
         carry_over default_layer diagnose distill_loss follow_impression Impressions make_impressions mask PUBLISHED

@@ -1,5 +1,6 @@
 """What every wing needs: the error that is a sentence for the user, the log, progress, checks, devices."""
 
+import html
 import logging
 import os
 import sys
@@ -43,6 +44,13 @@ def read_text(path: Path, argument: str) -> str:
     if "\0" in text:
         raise UserError(f"{argument}: {path} is not text in UTF-8 or UTF-16; save it as one of them")
     return text
+
+
+def folded(*results: object):
+    """What an exercise's solution prints, for a notebook to show behind a click; running all cells does not open it."""
+    from IPython.display import HTML  # only notebooks call this
+
+    return HTML(f"<details><summary>Result</summary>{html.escape(' '.join(map(str, results)))}</details>")
 
 
 _follower: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVar("follower", default=None)

@@ -48,7 +48,7 @@ def trained_run(lab, forget: list[int]) -> Run:
         anew = lab.anew(name)
         run = None if anew else find_run(lab.root, name, arguments)
         if run is not None:
-            log.info("%s: reused", name)
+            tell_accuracy(run, forget, "reused")
             return run
         checkpoint = lab.root / name / "checkpoint.safetensors"
         if anew:
@@ -65,10 +65,15 @@ def trained_run(lab, forget: list[int]) -> Run:
         metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
         metrics["seconds"]["golden" if forget else "train"] = seconds
         run = write_run(lab.root, name, arguments, model.cpu(), history, metrics, **notes_of(lab))
-    accuracy = metrics[kind]["retain_accuracy" if forget else "overall_accuracy"]
-    done = "weights taken as they come" if ready else f"trained in {seconds:.1f} s"
-    log.info("%s: %s, %.2f%% of %s pictures right", name, done, 100 * accuracy, "retain" if forget else "test")
+    tell_accuracy(run, forget, "weights taken as they come" if ready else f"trained in {seconds:.1f} s")
     return run
+
+
+def tell_accuracy(run: Run, forget: list[int], done: str) -> None:
+    """Say what was done for a trained run and how good it is, so that all who use it say the same of it."""
+    kind, part, pictures = ("golden", "retain", "retain") if forget else ("original", "overall", "test")
+    accuracy = run.metrics[kind][f"{part}_accuracy"]
+    log.info("%s: %s, %.2f%% of %s pictures right", run.name, done, 100 * accuracy, pictures)
 
 
 def start_from(model: nn.Module, lab) -> bool:

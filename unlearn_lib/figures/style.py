@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unlearn_lib.common import REPOSITORY
+from unlearn_lib.networks import runs_root
 
 # Start the backend now: inside a style's context the notebook's would start, and be undone with the style.
 plt.switch_backend(matplotlib.get_backend())
@@ -116,8 +116,11 @@ def sentence_figure(title: str, sentence: str) -> Figure:
 
 
 def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> Path:
-    """Write `<name>.png` into `folder` (`$UNLEARN_FIGURES`, else the repository's `figures/`) and return its path."""
-    folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or REPOSITORY / "figures")
+    """Write `<name>.png` into `folder` and return its path.
+
+    folder: `$UNLEARN_FIGURES` where none is given, else `figures` among the runs, which no version control sees.
+    """
+    folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or runs_root() / "figures")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     figure.savefig(path, metadata={"Software": None})
