@@ -15,7 +15,7 @@ import unlearn_lib
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "unlearn_lib"
-ROWS = "common store networks zeroshot data training evaluation auditing experiment presets figures panels __main__"
+ROWS = "common store networks zeroshot data training evaluation auditing experiment presets sweep figures panels __main__"
 ROWS = ROWS.split()  # from the ground up: a wing uses those before it
 ZERO_SHOT = {"common", "store", "networks"}  # all that unlearning from a model alone may know
 FLOORS, ROOM, FUNCTION, FACE = 8, 250, 50, 90

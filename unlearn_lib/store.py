@@ -102,7 +102,7 @@ def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
     """Write a safetensors file, whole or not at all; `facts` go into its header as JSON."""
     header = {"json": json.dumps(facts or {}, allow_nan=False)}
-    with _scratch(path) as scratch:
+    with whole_file(path) as scratch:
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, header)
 
 
@@ -119,7 +119,7 @@ def load_tensors(path: Path) -> Made:
 def write_json(path: Path, content: dict) -> None:
     """Write strict JSON with sorted keys, whole or not at all."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with _scratch(path) as scratch:
+    with whole_file(path) as scratch:
         scratch.write_text(text)
 
 
@@ -169,7 +169,7 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write into, which takes its place once it is whole and on the disk."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with _told(path):

@@ -119,12 +119,9 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes
     model = lab.load(original)
-    layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
+    layer = layer or usual_layer(model, method)
     recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
-    arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
-    arguments |= {"forget": forget, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
-    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
-    arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
+    arguments = unlearned_arguments(lab, original, method, layer, samples, recipe, version, numbers)
     name = lab.run_name("unlearned", class_code(forget), method, version=version)
     with locked(lab.root / name):
         run = None if lab.anew(name) else find_run(lab.root, name, arguments)
@@ -148,6 +145,19 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
         tell_carry_over(metrics["carry_over"])
         run = write_run(lab.root, name, arguments, unlearned, history, metrics, **notes_of(lab), golden_run=None)
         return with_golden(lab, run)
+
+
+def usual_layer(model: nn.Module, method: str) -> str:
+    """The layer at which a method unlearns where none is given."""
+    return find_head(model) if method in ("mask", "published") else default_layer(model)
+
+
+def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, recipe, version, numbers: dict) -> dict:
+    """What an unlearned run is made from; layer, recipe and numbers with nothing left to default."""
+    arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
+    arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
+    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
+    return arguments | {"original_run": original.name, "original_file": original.fingerprint()}
 
 
 def tell_carry_over(shares: dict) -> None:
