@@ -6,6 +6,8 @@ and panels cost nothing where nobody draws.
 
 import importlib
 
+__version__ = "1.0.0"
+
 _FACE = {
     "common": "check_forget NotFound pick_device show_log UserError",
     "networks": "find_head KarpathyNet LeNet5 make_model open_run Run runs_root split splittable_layers",

@@ -4,84 +4,20 @@
     python -m unlearn_lib --preset paper       the same on MNIST and CIFAR-10
     python -m unlearn_lib run --model lenet5 --data mnist --forget 1 2 3 4 --method distill
 
-and the steps on their own: train, golden, impressions, unlearn; then `audit --run NAME`.
-Results go to standard output, progress and news to standard error.
+and the steps on their own: train, golden, impressions, unlearn; then `audit --run NAME`. Installed, it is also called
+`unlearn`. Results go to standard output, progress and news to standard error. What is heavy is imported in the steps,
+after the command line has been read.
 """
 
 import argparse
 import json
 import os
 import sys
+from pathlib import Path
 
-import torch
-
-from unlearn_lib.auditing import audit_run, audit_table
-from unlearn_lib.common import UserError, listed, log, show_log
-from unlearn_lib.evaluation import SMALL
-from unlearn_lib.experiment import Experiment, comparison_table, experiment_of
-from unlearn_lib.networks import Run, open_run, runs_root
-from unlearn_lib.presets import PRESETS, chosen_preset
-from unlearn_lib.zeroshot import METHODS, RECIPES, diagnose, leaf_layers, responsive_layers
+from unlearn_lib.shell import command, near, parser, program, short
 
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
-
-EVERYWHERE = {  # options that may stand before the step or after it
-    "--data-root": {"metavar": "DIR", "help": "where data sets lie ($UNLEARN_DATA, else data/)"},
-    "--runs-root": {"metavar": "DIR", "help": "where runs are kept ($UNLEARN_RUNS, else data/runs/)"},
-    "-g --device": {"help": "cuda, mps or cpu; the best there is by default"},
-    "--force": {"action": "store_true", "help": "do everything anew"},
-    "-n --version-name": {"dest": "version", "help": "goes behind the names of the run folders"},
-    "--json": {"action": "store_true", "help": "metrics.json alone on standard output"},
-}
-NETWORK = {
-    "--model": {"required": True, "help": "lenet5, karpathynet or a torchvision classifier"},
-    "--data": {"required": True, "help": "digits, shapes, mnist, cifar10, imagenet or an image folder"},
-    "--seed": {"type": int, "help": "of training, impressions and unlearning; 0 by default"},
-    "--size": {"type": int, "help": "height and width of a picture in pixels, for torchvision's networks"},
-    "--weights": {"metavar": "NAME|FILE", "help": "torchvision's (IMAGENET1K_V1) or a state dict to start from"},
-    "-d --dropout": {"type": float, "help": "rate, from 0 up to 1; the network's own by default"},
-}
-FORGET = {
-    "--forget": {"nargs": "+", "required": True, "metavar": "CLASS", "help": "names, indices, ranges (0-4), files"}
-}
-TRAINING = {
-    "--label-smoothing": {"type": float, "help": "in training, from 0 up to 1; 0 by default"},
-    "--flip": {"action": argparse.BooleanOptionalAction, "help": "mirror pictures in training; not digits by default"},
-    "-s --save-every": {"type": int, "help": "epochs between two checkpoints; 1 by default"},
-}
-NUMBERS = {
-    "-e --epochs": {"type": int, "help": "passes over the pictures (train, golden) or the impressions"},
-    "--lr": {"type": float, "help": "learning rate; the data set's or the method's own by default"},
-    "-b --batch-size": {"type": int, "help": "pictures or impressions a step"},
-}
-IMPRESSIONS = {
-    "--layer": {"help": "first layer of the tail, `input` for pixels; the last responsive one by default"},
-    "--samples": {"type": int, "default": 100, "help": "impressions a class; 100 by default"},
-    "--recipe": {"choices": RECIPES, "help": "of the impressions; the method's own by default"},
-    "--memory": {"type": float, "metavar": "MIB", "help": "that making impressions may take; 512 by default"},
-}
-UNLEARNING = {
-    "--method": {"default": METHODS[0], "help": f"{', '.join(METHODS)}; {METHODS[0]} by default"},
-    "--forget-weight": {"type": float, "help": "of the forget loss; the method's own by default"},
-    "--retain-weight": {"type": float, "help": "of the retain loss; the method's own by default"},
-}
-ALL = {
-    "--train-epochs": {"type": int, "help": "passes over the pictures in training"},
-    "--train-lr": {"type": float, "help": "learning rate of training"},
-}
-AUDIT = {
-    "--run": {"required": True, "metavar": "NAME", "help": "name of its run folder"},
-    "--seeds": {"type": int, "metavar": "N", "help": "golden band of seeds 0 to N-1, trained if need be"},
-    "--layer": {"help": "the linear probe reads its input; the head's by default"},
-}
-STEPS = {
-    "train": ("train on all classes", NETWORK | TRAINING | NUMBERS),
-    "golden": ("train without the forget classes", NETWORK | FORGET | TRAINING | NUMBERS),
-    "impressions": ("make class impressions, list responsive layers", NETWORK | IMPRESSIONS),
-    "unlearn": ("unlearn a trained model", NETWORK | FORGET | IMPRESSIONS | NUMBERS | UNLEARNING),
-    "run": ("all of it, compared", NETWORK | FORGET | TRAINING | IMPRESSIONS | NUMBERS | UNLEARNING | ALL),
-    "audit": ("ask of an unlearned run whether the class is gone", AUDIT),
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,40 +25,28 @@ def main(argv: list[str] | None = None) -> int:
 
     Anything else that goes wrong is a fault of this program and ends in its traceback.
     """
+    args = parser().parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
-    parser = _parser()
-    args = parser.parse_args(argv)
+    from unlearn_lib.common import NotFound, UserError, show_log
+
     show_log(sys.stderr)
     steps = {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}
     try:
         (steps | {"audit": _audit}).get(args.step, _preset)(args)
     except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        untrained = isinstance(error, NotFound) and str(error).startswith("run: no") and "model" in args
+        print(f"{program()}: {error}" + f"; train it by: {command('train', args)}" * untrained, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        print(f"{program()}: interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    about = "Zero-shot class unlearning. Without a step: one of the presets, end to end."
-    parser = argparse.ArgumentParser(prog="python -m unlearn_lib", description=about)
-    parser.add_argument("--preset", choices=PRESETS, help="$UNLEARN_PRESET, else quick")
-    steps = parser.add_subparsers(dest="step", metavar=f"{{{','.join(STEPS)}}}")
-    for flags, option in EVERYWHERE.items():
-        parser.add_argument(*flags.split(), **option)
-    for name, (about, options) in STEPS.items():
-        step = steps.add_parser(name, help=about, description=about)
-        for flags, option in EVERYWHERE.items():  # what stands before the step holds unless it is said again
-            step.add_argument(*flags.split(), **option, default=argparse.SUPPRESS)
-        for flags, option in options.items():
-            step.add_argument(*flags.split(), **option)
-    return parser
+def _experiment(args: argparse.Namespace, **changes):
+    """The Experiment that the arguments describe; those left out keep the experiment's own defaults."""
+    from unlearn_lib.experiment import Experiment
 
-
-def _experiment(args: argparse.Namespace, **changes) -> Experiment:
-    """The experiment that the arguments describe; those left out keep the experiment's own defaults."""
     fields = {name for name, field in Experiment.__dataclass_fields__.items() if field.init}
     given = {name: value for name, value in vars(args).items() if name in fields and value is not None}
     return Experiment(**given | changes)
@@ -132,12 +56,17 @@ def _train(args: argparse.Namespace) -> None:
     given = {TRAINING_NAMES[name]: value for name, value in vars(args).items() if name in TRAINING_NAMES}
     lab = _experiment(args, **{name: value for name, value in given.items() if value is not None})
     run = lab.golden() if args.step == "golden" else lab.train()
-    _draw(lab, {("golden" if args.step == "golden" else "original"): run}, [])
+    drawn = _draw(lab, {("golden" if args.step == "golden" else "original"): run}, [])
     _print(args, run.metrics, [run], lab)
+    _next(drawn, command("unlearn", args, "--forget", *(getattr(args, "forget", None) or ["CLASS"])))
 
 
 def _impressions(args: argparse.Namespace) -> None:
+    import torch
+
+    from unlearn_lib.evaluation import SMALL
     from unlearn_lib.figures import plot_impressions
+    from unlearn_lib.zeroshot import diagnose, leaf_layers, responsive_layers
 
     lab = _experiment(args)
     made = lab.impressions(args.layer, samples=args.samples, recipe=args.recipe)
@@ -148,22 +77,22 @@ def _impressions(args: argparse.Namespace) -> None:
     diagnosis, layers = diagnose(model, made), responsive_layers(model, layers=tail)
     title = f"{lab.title}: {made.recipe} impressions at {made.layer}"
     figure = plot_impressions(made, diagnosis, lab.dataset.classes, title)
-    _save({f"impressions-{made.layer}-{made.recipe}": figure}, [lab.original()])
+    drawn = _save({f"impressions-{made.layer}-{made.recipe}": figure}, [lab.original()])
     if args.json:
         print(json.dumps({"layers": layers.to_dict("index"), "impressions": diagnosis.to_dict("index")}))
     else:
         print(f"Layers of {args.model}, {lab.dataset.source}\n{layers.round(3).to_string()}\n")
         print(f"{title}, by class\n{diagnosis.round(3).to_string()}")
+    _next(drawn, command("unlearn", args, "--forget", "CLASS"))
 
 
 def _unlearn(args: argparse.Namespace) -> None:
-    lab = _experiment(args)
-    run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    _draw(lab, {}, [run])
-    _print(args, run.metrics, [run], lab)
+    _finish(args, _experiment(args), {})
 
 
 def _run(args: argparse.Namespace) -> None:
+    from unlearn_lib.common import log
+
     lab = _experiment(args)
     lab.check_unlearning(args.method, **_unlearning_arguments(args))
     trained = {"original": lab.train()}
@@ -171,13 +100,23 @@ def _run(args: argparse.Namespace) -> None:
         trained["golden"] = lab.golden()
     else:
         log.info("no golden model: %s has no training pictures here", lab.dataset.name)
+    _finish(args, lab, trained)
+
+
+def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
+    """Unlearn, draw, print."""
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    _draw(lab, trained, [run])
+    drawn = _draw(lab, trained, [run])
     _print(args, run.metrics, [run], lab)
+    _next(drawn, _audit_command(args, run))
 
 
 def _audit(args: argparse.Namespace) -> None:
+    from unlearn_lib.auditing import audit_run, audit_table
+    from unlearn_lib.common import listed
+    from unlearn_lib.experiment import experiment_of
     from unlearn_lib.figures import plot_relearning
+    from unlearn_lib.networks import open_run, runs_root
 
     run = open_run(runs_root(args.runs_root), args.run)
     lab = experiment_of(run, data_root=args.data_root, device=args.device)
@@ -185,28 +124,35 @@ def _audit(args: argparse.Namespace) -> None:
     run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
     figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")
-    _save({"relearning": figure}, [run])
+    drawn = _save({"relearning": figure}, [run])
     if args.json:
-        print(json.dumps(run.metrics, indent=1, sort_keys=True))
-        return
-    print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed(lab.forget_names)}")
-    print(f"F forget, R retain; probe at {audit['layer']}; band: 95 % prediction interval, seeds {audit['seeds']}\n")
-    print(audit_table({"unlearned": audit}).to_string())
-    print("\nmoved, |new - old| / |old|: " + ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items()))
+        print(short(run.metrics))
+    else:
+        print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed(lab.forget_names)}")
+        about = f"95 % prediction interval, seeds {audit['seeds']}"
+        print(f"F forget, R retain; probe at {audit['layer']}; band: {about}\n")
+        print(audit_table({"unlearned": audit}).to_string())
+        moved = ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items())
+        print(f"\nmoved, |new - old| / |old|: {moved}")
+    _next(drawn)
 
 
 def _preset(args: argparse.Namespace) -> None:
+    from unlearn_lib.common import log
+    from unlearn_lib.presets import PRESETS, chosen_preset
+
     labs = [_experiment(args, **chosen) for chosen in PRESETS[args.preset or chosen_preset()]]
-    content = {}
+    content, drawn, run = {}, [], None
     for lab in labs:
         log.info("\n%s on %s", lab.model, lab.dataset.source)
         original, golden = lab.train(), lab.golden()
         runs = [lab.unlearn(method) for method in ("neggrad+", "distill")]
-        _draw(lab, {"original": original, "golden": golden}, runs)
+        drawn, run = _draw(lab, {"original": original, "golden": golden}, runs), runs[-1]
         content |= {run.name: run.metrics for run in runs}
         _print(args, None, runs, lab)
     if args.json:
-        print(json.dumps(content, indent=1, sort_keys=True))
+        print(short(content))
+    _next(drawn, _audit_command(args, run))
 
 
 def _unlearning_arguments(args: argparse.Namespace) -> dict:
@@ -214,36 +160,58 @@ def _unlearning_arguments(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in names}
 
 
-def _draw(lab: Experiment, trained: dict[str, Run], runs: list[Run]) -> None:
-    """Training curves into the folder of the last run that was trained, results into their own."""
+def _audit_command(args: argparse.Namespace, run) -> str:
+    folders = argparse.Namespace(data_root=args.data_root, runs_root=args.runs_root, device=args.device)
+    return command("audit", folders, "--run", run.name)
+
+
+def _draw(lab, trained: dict, runs: list) -> list[Path]:
+    """Training curves into the folder of the last run that was trained, results into their own; the figures' files."""
     from unlearn_lib.figures import result_figures, training_figures
 
-    _save(training_figures(lab, trained), list(trained.values())[-1:])
+    drawn = _save(training_figures(lab, trained), list(trained.values())[-1:])
     for run in runs:
-        _save(result_figures(lab, run), [run])
+        drawn += _save(result_figures(lab, run), [run])
+    return drawn
 
 
-def _save(drawn: dict, runs: list[Run]) -> None:
+def _save(figures: dict, runs: list) -> list[Path]:
     """Write figures into the run's folder, say where, and close them."""
     import matplotlib.pyplot as plt
 
+    from unlearn_lib.common import log
     from unlearn_lib.figures import save_figure
 
-    for name, figure in drawn.items():
-        log.info("figure: %s", save_figure(figure, name, runs[0].path))
+    paths = [save_figure(figure, name, runs[0].path) for name, figure in figures.items()]
+    for path, figure in zip(paths, figures.values(), strict=True):
+        log.info("figure: %s", near(path))
         plt.close(figure)
+    return paths
 
 
-def _print(args: argparse.Namespace, content: dict | None, runs: list[Run], lab: Experiment) -> None:
+def _next(drawn: list[Path], then: str = "") -> None:
+    """The last line: which figure to open, which command comes next."""
+    from unlearn_lib.common import log
+
+    sys.stdout.flush()
+    look = f"open {near(drawn[-1])}" if drawn else ""
+    log.info("\nnext: %s", "; then ".join(part for part in (look, then) if part))
+
+
+def _print(args: argparse.Namespace, content: dict | None, runs: list, lab) -> None:
     """The table of one experiment's runs on the screen, or `content` as JSON."""
+    from unlearn_lib.common import listed
+    from unlearn_lib.experiment import comparison_table
+
     if args.json:
         if content is not None:
-            print(json.dumps(content, indent=1, sort_keys=True))
+            print(short(content))
         return
-    forgotten = f"; forget {listed(lab.forget_names)}" if lab.forget_classes else ""
-    print(f"\n{lab.model} on {lab.dataset.source}{forgotten}")
-    print("accuracy in % of test pictures (forget: towards 0; retain: no lower than masked)\n")
-    print(comparison_table(runs).dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))
+    forget = lab.forget_classes
+    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {listed(lab.forget_names)}" if forget else ""))
+    print("accuracy in % of test pictures" + " (forget: towards 0; retain: no lower than masked)" * bool(forget) + "\n")
+    shown = comparison_table(runs) if forget else comparison_table(runs).drop(columns=["forget", "retain"])
+    print(shown.dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":

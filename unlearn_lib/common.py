@@ -9,9 +9,13 @@ from contextvars import ContextVar
 from pathlib import Path
 
 import torch
+from platformdirs import user_data_path
 from tqdm.auto import tqdm
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_ABOVE = Path(__file__).resolve().parents[1]
+_CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_dir()
+# Below it lie data/, data/runs/ and figures/: the repository, or for an installed package the user's data folder.
+REPOSITORY = _ABOVE if _CHECKOUT else user_data_path("unlearn_lib", appauthor=False)
 log = logging.getLogger("unlearn_lib")
 
 
@@ -54,21 +58,24 @@ def followed(tell: Callable[[str, int, int | None], None]) -> Iterator[None]:
         _follower.reset(token)
 
 
-def progress(steps: Iterable, description: str, total: int | None = None) -> Iterable:
-    """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off."""
+def progress(steps: Iterable, description: str, total: int | None = None, first: int = 0) -> Iterable:
+    """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off.
+
+    first: how many of `total` steps an earlier call has done, where the bar begins.
+    """
     if tell := _follower.get():
-        return _told(steps, description, total, tell)
+        return _told(steps, description, total, first, tell)
     off = os.environ.get("UNLEARN_PROGRESS") == "0"
-    bar = tqdm(steps, desc=description, total=total, disable=off, file=sys.stderr, leave=False)
+    bar = tqdm(steps, desc=description, total=total, initial=first, disable=off, file=sys.stderr, leave=False)
     if box := getattr(bar, "container", None):  # in a notebook: a bar that is closed leaves an error on Voila's pages
         box.close = lambda: setattr(box.layout, "display", "none")
     return bar
 
 
-def _told(steps: Iterable, description: str, total: int | None, tell: Callable) -> Iterator:
+def _told(steps: Iterable, description: str, total: int | None, first: int, tell: Callable) -> Iterator:
     total = len(steps) if total is None and isinstance(steps, Sized) else total
-    done = 0
-    for done, step in enumerate(steps, 1):
+    done = first
+    for done, step in enumerate(steps, first + 1):
         tell(description, done - 1, total)
         yield step
     tell(description, done, total)

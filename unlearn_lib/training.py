@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, pick_device, progress
+from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, log, pick_device, progress
 from unlearn_lib.data import Data, Split, logits_of
 from unlearn_lib.store import digest, keep, kept
 
@@ -60,8 +60,11 @@ def fit(
     if checkpoint is not None:
         training.resume(checkpoint, key)
     train = Split(train.images.to(device), train.labels.to(device))
+    done, title = training.epochs_done, f"training {type(model).__name__}"
+    if done:
+        log.info("%s: gone on with after epoch %d of %d, where it was interrupted", title, done, epochs)
     with torch.random.fork_rng():
-        for epoch in progress(range(training.epochs_done, epochs), f"training {type(model).__name__}"):
+        for epoch in progress(range(done, epochs), title, epochs, done):
             begin = time.perf_counter()
             torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)

@@ -119,7 +119,7 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()
     head = {n for n in head if current[n].shape[1:] == state[n].shape[1:]}
     if head and not wrong - head:
-        log.info("weights: %s has %d outputs; the head is made anew", given, len(state[max(head)]))
+        log.info("weights: %s has %d outputs; the head is made anew", Path(given).name, len(state[max(head)]))
     for name in head:
         state[name] = current[name]
     counters = {n for n in current if n.endswith("num_batches_tracked") and n not in state}
@@ -131,7 +131,9 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
     if strange:
         raise UserError(f"weights: {given} given, which does not fit the model ({strange[0]})")
     if counters:
-        log.info("weights: %s lacks num_batches_tracked of %d layers, which count from 0", given, len(counters))
+        log.info(
+            "weights: %s lacks num_batches_tracked of %d layers, which count from 0", Path(given).name, len(counters)
+        )
     load_state(model, state)
     prepare_input(model)
     return model
