@@ -7,8 +7,9 @@ import logging
 import os
 import tempfile
 import uuid
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, followed, log, progress
-from unlearn_lib.sweep.grid import points_of
+from unlearn_lib.sweep.grid import leaderboard, points_of, save_rows
 from unlearn_lib.sweep.points import Sweep, failed_row, forget_labs, row_of, seeds_of, train, training_key
 
 DEATHS = 10  # of workers, until the task is held to be the cause
@@ -58,6 +59,20 @@ def run_sweep(
         log.warning("sweep: %d of %d points failed; the column `error` says why", failed, len(points))
     forget_labs()
     return pd.DataFrame([rows[i] for i in range(len(points))])
+
+
+def sweep_step(args: Namespace, draw: Callable) -> None:
+    """The shell's step: sweep, keep the tables below the runs, draw where that is asked for, print the leaderboard."""
+    if args.force:
+        raise UserError("force: a sweep makes no run anew; --version-name makes new ones beside those that there are")
+    place = {name: getattr(args, name) for name in ("data_root", "runs_root", "device", "version")}
+    rows = run_sweep(args.grid, scheduler=args.scheduler, workers=args.workers, audit=args.audit, **place)
+    path = networks.runs_root(args.runs_root) / "sweeps" / Path(args.grid).stem
+    log.info("tables: %s and %s", *save_rows(rows, path))
+    board = leaderboard(rows, args.metric)
+    if args.figure:
+        log.info("figure: %s", draw(board, f"{path.name}: {len(rows)} points", path))
+    print(rows.to_json(orient="records") if args.json else f"\n{board.to_string(float_format='{:.4f}'.format)}")
 
 
 def _computed(sweep: Sweep, client, points: list[dict], missing: list[int]) -> dict[int, dict]:
