@@ -15,6 +15,7 @@ from unlearn_lib.common import UserError, log, pick_device
 from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score, table
 from unlearn_lib.networks import (
     Run,
+    amend_run,
     apply_weights,
     class_code,
     find_head,
@@ -24,7 +25,7 @@ from unlearn_lib.networks import (
     run_names,
     write_run,
 )
-from unlearn_lib.store import cached, locked, write_json
+from unlearn_lib.store import cached, locked
 from unlearn_lib.training import fit
 from unlearn_lib.zeroshot import (
     RECIPE_VERSION,
@@ -194,9 +195,7 @@ def with_golden(lab, run: Run) -> Run:
     metrics, golden_run = run.metrics, golden and golden.name
     if metrics["golden"] != block or run.config["golden_run"] != golden_run:
         seconds = metrics["seconds"] | {"golden": golden and golden.metrics["seconds"]["golden"]}
-        write_json(run.path / "metrics.json", metrics | {"golden": block, "seconds": seconds})
-        run = Run(run.path, run.config | {"golden_run": golden_run})
-        write_json(run.path / "config.json", run.config)
+        run = amend_run(run, metrics | {"golden": block, "seconds": seconds}, golden_run=golden_run)
     return run
 
 

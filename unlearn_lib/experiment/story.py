@@ -237,10 +237,11 @@ class Experiment:
 def experiment_of(run: Run, **changes) -> Experiment:
     """The experiment that an unlearned run came from, its original trained as it has been; `changes` put in place.
 
-    Raises UserError where the run is no unlearned one.
+    Raises UserError where the run is no unlearned one, or damaged.
     """
     if "original_run" not in run.config:
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
+    run.verify()
     c, trained = run.config, networks.open_run(run.path.parent, run.config["original_run"]).config
     arguments = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     arguments |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
