@@ -28,7 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
     from unlearn_lib.common import NotFound, UserError, show_log
+    from unlearn_lib.team import dismiss, team
 
+    if team().rank:
+        from unlearn_lib.training import help_training
+
+        help_training()
+        return 0
     show_log(sys.stderr)
     steps = {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}
     try:
@@ -40,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{program()}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        dismiss()
     return 0
 
 

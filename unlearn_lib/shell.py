@@ -70,6 +70,11 @@ TRAINING = {
         "action": argparse.BooleanOptionalAction,
         "help": "mirror half of the pictures in training; by default all data but digits",
     },
+    "--precision": {
+        "choices": ("float32", "bfloat16"),
+        "metavar": "TYPE",
+        "help": "of training's arithmetic, float32 or bfloat16; by default bfloat16 where the processor has it",
+    },
     "-s --save-every": {"type": int, "metavar": "EPOCHS", "help": "between two checkpoints in training; by default 1"},
 }
 EPOCHS = "passes over the training pictures; by default 25 on digits, 12 on shapes, 5 on mnist, 15 on cifar10, else 10"

@@ -58,7 +58,7 @@ def trained_run(lab, forget: list[int]) -> Run:
         ready, history = start_from(model, lab), {}
         if not ready:
             numbers = {"label_smoothing": lab.label_smoothing, "seed": lab.seed, "device": lab.device}
-            numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every}
+            numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every, "precision": lab.precision}
             history = fit(model, lab.dataset, forget=forget, **numbers, **lab.training)
         kind, seconds = "golden" if forget else "original", sum(history.get("seconds", []))
         metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "carry_over", "audit"))

@@ -23,6 +23,7 @@ from unlearn_lib.sweep.grid import leaderboard, points_of, save_rows
 from unlearn_lib.sweep.points import Sweep, failed_row, forget_labs, row_of, seeds_of, train, training_key
 
 DEATHS = 10  # of workers, until the task is held to be the cause
+WAIT = 20  # seconds for a scheduler to answer
 
 
 def run_sweep(
@@ -118,7 +119,7 @@ def _connected(client, scheduler: str | None, workers: int) -> Iterator:
         yield client
     elif scheduler is not None:
         try:
-            client = Client(scheduler, timeout=20, set_as_default=False)
+            client = Client(scheduler, timeout=WAIT, set_as_default=False)
             client.wait_for_workers(1, timeout=60)
         except (OSError, ValueError) as error:
             raise UserError(f"scheduler: {scheduler} given, where no scheduler with workers answers") from error
