@@ -24,9 +24,10 @@ _FACE = {
     """,
     "experiment": "Experiment experiment_of",
     "presets": "describe_preset from_preset lab_grid lab_run PRESETS",
+    "sweep": "leaderboard run_sweep",
     "figures": """
         class_changes plot_changes plot_confusions plot_cost plot_frontier plot_growth plot_histograms
-        plot_history plot_impressions plot_lab plot_losers plot_losses plot_per_class plot_pictures
+        plot_history plot_impressions plot_lab plot_leaderboard plot_losers plot_losses plot_per_class plot_pictures
         plot_recipes plot_relearning plot_responsive plot_scaling plot_walk save_figure
     """,
     "panels": """

@@ -4,9 +4,9 @@
     python -m unlearn_lib --preset paper       the same on MNIST and CIFAR-10
     python -m unlearn_lib run --model lenet5 --data mnist --forget 1 2 3 4 --method distill
 
-and the steps on their own: train, golden, impressions, unlearn; then `audit --run NAME`. Installed, it is also called
-`unlearn`. Results go to standard output, progress and news to standard error. What is heavy is imported in the steps,
-after the command line has been read.
+and the steps on their own: train, golden, impressions, unlearn; then `audit --run NAME` and `sweep GRID.toml`.
+Installed, it is also called `unlearn`. Results go to standard output, progress and news to standard error. What is
+heavy is imported in the steps, after the command line has been read.
 """
 
 import argparse
@@ -28,11 +28,17 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
     from unlearn_lib.common import NotFound, UserError, show_log
+    from unlearn_lib.team import dismiss, team
 
+    if team().rank:
+        from unlearn_lib.training import help_training
+
+        help_training()
+        return 0
     show_log(sys.stderr)
     steps = {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}
     try:
-        (steps | {"audit": _audit}).get(args.step, _preset)(args)
+        (steps | {"audit": _audit, "sweep": _sweep}).get(args.step, _preset)(args)
     except UserError as error:
         untrained = isinstance(error, NotFound) and str(error).startswith("run: no") and "model" in args
         print(f"{program()}: {error}" + f"; train it by: {command('train', args)}" * untrained, file=sys.stderr)
@@ -40,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{program()}: interrupted", file=sys.stderr)
         return 130
+    finally:
+        dismiss()
     return 0
 
 
@@ -135,6 +143,16 @@ def _audit(args: argparse.Namespace) -> None:
         moved = ", ".join(f"{n} {v:.2g}" for n, v in audit["moved"]["unlearned"].items())
         print(f"\nmoved, |new - old| / |old|: {moved}")
     _next(drawn)
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from unlearn_lib.figures import plot_leaderboard, save_figure
+    from unlearn_lib.sweep import sweep_step
+
+    def draw(board, title: str, path: Path) -> Path:
+        return save_figure(plot_leaderboard(board, args.metric, title), path.stem, path.parent)
+
+    sweep_step(args, draw)
 
 
 def _preset(args: argparse.Namespace) -> None:

@@ -70,6 +70,11 @@ TRAINING = {
         "action": argparse.BooleanOptionalAction,
         "help": "mirror half of the pictures in training; by default all data but digits",
     },
+    "--precision": {
+        "choices": ("float32", "bfloat16"),
+        "metavar": "TYPE",
+        "help": "of training's arithmetic, float32 or bfloat16; by default bfloat16 where the processor has it",
+    },
     "-s --save-every": {"type": int, "metavar": "EPOCHS", "help": "between two checkpoints in training; by default 1"},
 }
 EPOCHS = "passes over the training pictures; by default 25 on digits, 12 on shapes, 5 on mnist, 15 on cifar10, else 10"
@@ -141,6 +146,18 @@ AUDIT = {
     },
     "--layer": {"metavar": "LAYER", "help": "the linear probe reads its input; by default the head"},
 }
+SWEEP = {
+    "grid": {"metavar": "GRID.toml", "help": "lists by the names of run's arguments; tables [[grid]] for unions"},
+    "--workers": {"type": int, "metavar": "N", "help": "local processes that share the cores; by default one a core"},
+    "--scheduler": {"metavar": "ADDRESS", "help": "of a Dask cluster to work on; by default local processes"},
+    "--audit": {"action": "store_true", "help": "audit every point too, golden's band over the grid's seeds"},
+    "--figure": {"action": "store_true", "help": "draw the leaderboard, retain accuracy against --metric"},
+    "--metric": {
+        "default": "unlearned_forget_accuracy",
+        "metavar": "COLUMN",
+        "help": "of the table, to compare by; by default forget accuracy",
+    },
+}
 STEPS = {
     "train": ("train on all classes", NETWORK | TRAINING | TRAINING_NUMBERS),
     "golden": ("train without the forget classes", NETWORK | FORGET | TRAINING | TRAINING_NUMBERS),
@@ -148,6 +165,7 @@ STEPS = {
     "unlearn": ("unlearn a trained model", NETWORK | FORGET | IMPRESSIONS | NUMBERS | UNLEARNING),
     "run": ("all of it, compared", NETWORK | FORGET | TRAINING | IMPRESSIONS | NUMBERS | UNLEARNING | ALL),
     "audit": ("ask of an unlearned run whether the class is gone", AUDIT),
+    "sweep": ("make every point of a grid, on many processes or machines", SWEEP),
 }
 
 

@@ -6,11 +6,14 @@ used again only where the key is the same.
 """
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +25,7 @@ from safetensors.torch import save_file
 
 from unlearn_lib.common import UserError, log
 
+HOST = platform.node() or "here"
 Made = tuple[dict[str, torch.Tensor], dict]  # tensors by name, and facts for the JSON beside them
 
 
@@ -44,23 +48,47 @@ def digest(*parts: object) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, also against other processes and threads; waiting for it is said in the log.
+    """Hold the lock of a folder, also against other processes, threads and machines; waiting for it is told in the log.
 
-    It is the operating system's, so that a process which dies gives it back, and may be taken again inside itself.
+    It is the operating system's, on a shared folder the file server's: a process that dies gives it back. It may be
+    taken again inside itself. Whoever gets it sweeps up what dead processes of this machine left half written.
     """
     path = folder.parent / ".locks" / f"{folder.name}.lock"
-    with _told(path):
+    owner = path.with_suffix(".owner")
+    with told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True)
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            log.info("%s: somebody else is at work on it; waiting", folder.name)
+            with suppress(OSError, ValueError):
+                log.info("%s: somebody else is at work on it (%s); waiting", folder.name, owner.read_text())
             lock.acquire()
     try:
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # neither is needed, on a disk that refuses
+                owner.write_text(f"process {os.getpid()} on {HOST}")
+                _sweep(folder.parent)
+                _sweep(folder)
         yield
     finally:
         lock.release()
+
+
+def scratch_of(path: Path) -> Path:
+    """A name beside `path` for what is to take its place, with the process in it that will write it."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}.{os.getpid()}@{HOST}.new")
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine that are no more left half written in a folder."""
+    for path in folder.glob(f".*@{HOST}.new") if os.name == "posix" else ():
+        try:
+            os.kill(int(path.name.removesuffix(f"@{HOST}.new").rpartition(".")[2]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except PermissionError:  # somebody else's process, which lives
+            continue
 
 
 def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = False) -> Made:
@@ -100,18 +128,26 @@ def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
-    """Write a safetensors file, whole or not at all; `facts` go into its header as JSON."""
-    header = {"json": json.dumps(facts or {}, allow_nan=False)}
-    with _scratch(path) as scratch:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, header)
+    """Write a safetensors file, whole or not at all; `facts` go into its header as JSON, and a digest of all of it."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(facts or {}, allow_nan=False)
+    with whole_file(path) as scratch:
+        save_file(tensors, scratch, {"json": text, "digest": digest(tensors, text)})
 
 
 def load_tensors(path: Path) -> Made:
-    """Read a safetensors file and the facts in its header. Raises UserError where it is absent, damaged or none."""
+    """Read a safetensors file and the facts in its header.
+
+    Raises UserError where it is absent, none, or damaged: where there is a digest in it, it must be that of the rest.
+    """
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("json", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118, no dict
+            header = file.metadata() or {}
+            text, names = header.get("json", "{}"), file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        if "digest" in header and header["digest"] != digest(tensors, text):
+            raise ValueError("another digest")
+        return tensors, json.loads(text)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"model file: {path} is damaged or no safetensors file") from error
 
@@ -119,7 +155,7 @@ def load_tensors(path: Path) -> Made:
 def write_json(path: Path, content: dict) -> None:
     """Write strict JSON with sorted keys, whole or not at all."""
     text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with _scratch(path) as scratch:
+    with whole_file(path) as scratch:
         scratch.write_text(text)
 
 
@@ -137,11 +173,13 @@ def replace_folder(new: Path, path: Path) -> None:
     Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
     `restore_folder` brings it back after a death in between.
     """
-    with _told(path):
+    with told(path):
+        _sync(new)
         if path.is_dir() and not _swap(new, path):
             path.rename(_aside(path))
         if not path.is_dir():
             new.rename(path)
+        _sync(path.parent)
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(_aside(path), ignore_errors=True)
 
@@ -169,22 +207,38 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _scratch(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into, which takes its place once it is whole and on the disk."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with _told(path):
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write into, which takes its place once it is whole and on the disk.
+
+    Raises UserError where the disk refuses.
+    """
+    scratch = scratch_of(path)
+    with told(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield scratch
-            with open(scratch, "rb") as file:
-                os.fsync(file.fileno())
+            _sync(scratch)
             scratch.replace(path)
+            _sync(path.parent)
         finally:
-            scratch.unlink(missing_ok=True)
+            with suppress(OSError):
+                scratch.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, so that no power loss undoes their order."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # file systems without such a thing for folders
+            raise
+    finally:
+        os.close(handle)
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
     try:
         yield

@@ -6,6 +6,7 @@ two minutes (means of three seeds, two cores). LeNet5 on digits: 98.5 %; Karpath
 
 import time
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, log, pick_device, progress
 from unlearn_lib.data import Data, Split, logits_of
+from unlearn_lib.networks import load_state
 from unlearn_lib.store import digest, keep, kept
+from unlearn_lib.team import Team, team
 
+PRECISIONS = ("float32", "bfloat16")
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 
 
@@ -34,6 +38,7 @@ def fit(
     device: str | None = None,
     checkpoint: Path | None = None,
     save_every: int = 1,
+    precision: str | None = None,
 ) -> dict[str, list[float]]:
     """Train the model in place and return the history, one value an epoch, its seconds among them.
 
@@ -41,35 +46,81 @@ def fit(
     the result (of the last one where there are no validation pictures). forget: classes left out of training and
     validation (golden); smoothing spreads over the others only. checkpoint: a file written every `save_every` epochs;
     left there by a call with the same network, data and numbers, it is gone on from, and training ends with the same
-    bits as if it had never stopped.
+    bits as if it had never stopped. precision: of the arithmetic, one of PRECISIONS; by default bfloat16 where the
+    processor has it. Under `torchrun` every process takes its part of each batch, of which `batch_size` is the whole;
+    BatchNorm sees the parts.
     Raises UserError on numbers out of range, before any work is done, and where the loss is no longer finite.
     """
     check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
     if not 0 <= label_smoothing < 1:
         raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
-    train, val, forget = data.train.without(forget), data.val.without(forget), sorted(forget)
-    if not len(train):
+    if precision not in (None, *PRECISIONS):
+        raise UserError(f"precision: {precision!r} given; {' or '.join(PRECISIONS)} is accepted")
+    forget = sorted(forget)
+    if not len(data.train.without(forget)):
         raise UserError(f"data: {data.name} has no pictures of the classes to train on")
     key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
     key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
     key |= {"network": digest(str(model), model.state_dict())}
+    key |= {"precision": precision} if precision else {}
+    if (crew := team()).size > 1:
+        key["processes"] = crew.size  # which sum in another order
+    found = None if checkpoint is None else kept(checkpoint, key, strict=True)
+    task = crew.share((model, data, key, device, found))  # the first process's
+    history = _fit(*task, None if crew.rank else checkpoint, save_every)
+    if task[0] is not model:
+        load_state(model, task[0].state_dict())
+        model.eval()
+    return history
 
-    device = pick_device(device)
-    training = _Training(model.to(device, memory_format=torch.channels_last), data, forget, label_smoothing)
-    training.prepare(lr, weight_decay, epochs * -(-len(train) // batch_size))
-    if checkpoint is not None:
-        training.resume(checkpoint, key)
-    train, done = Split(train.images.to(device), train.labels.to(device)), training.epochs_done
+
+def help_training() -> None:
+    """Take part in the trainings of the first process until it dismisses its helpers."""
+    while (task := team().share(None)) is not None:
+        with suppress(UserError):  # which the first process tells
+            _fit(*task)
+
+
+def _fit(
+    model: nn.Module, data: Data, key: dict, device: str | None, found, checkpoint: Path | None = None, save_every=1
+) -> dict[str, list[float]]:
+    """`fit` in one process of the team; the numbers stand in the checkpoint's key, `found` is what it held."""
+    forget, epochs, batch_size, seed = (key[name] for name in ("forget", "epochs", "batch_size", "seed"))
+    train, val, device, crew = data.train.without(forget), data.val.without(forget), pick_device(device), team()
+    model.to(device, memory_format=torch.channels_last)
+    training = _Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
+    training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
+    if found is not None:
+        training.resume(*found)
+    train = _placed(train, device)
+    done, title = training.epochs_done, f"training {type(model).__name__}"
+    if done:
+        log.info("%s: gone on with after epoch %d of %d, where it was interrupted", title, done, epochs)
+    steps = range(done, epochs)
     with torch.random.fork_rng():
-        for epoch in progress(range(done, epochs), f"training {type(model).__name__}", epochs, done):
+        for epoch in steps if crew.rank else progress(steps, title, epochs, done):
             begin = time.perf_counter()
             torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
             if checkpoint is not None and (epoch + 1) % save_every == 0 and epoch + 1 < epochs:
                 training.save(checkpoint, key)
-    model.load_state_dict(training.best)
+    load_state(model, training.best)
     model.to("cpu", memory_format=torch.contiguous_format).eval()
     return training.history
+
+
+def _placed(split: Split, device: torch.device) -> Split:
+    """The pictures on the device, where they take no more than half of what is free there; else where they are."""
+    large = isinstance(split.images, torch.Tensor) and device.type == "cuda"
+    if large and split.images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+        return split
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+def _arithmetic(device: torch.device, precision: str | None) -> AbstractContextManager:
+    if precision is None:
+        return fast_arithmetic(device)
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 @dataclass
@@ -80,10 +131,12 @@ class _Training:
     data: Data
     forget: list[int]
     label_smoothing: float
+    precision: str | None
+    crew: Team
 
     def prepare(self, lr: float, weight_decay: float, steps: int) -> None:
         """The optimiser, its schedule, an empty history; the best weights so far are those of the start."""
-        parameters = list(self.model.parameters())
+        self.parameters = parameters = list(self.model.parameters())
         large = sum(parameter.numel() for parameter in parameters) > 5_000_000  # there the update is what costs
         self.optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=large or None)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, lr, total_steps=steps)
@@ -107,39 +160,55 @@ class _Training:
         """
         self.model.train()
         device = self.allowed.device
-        total_loss, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-        for index in torch.randperm(len(train)).split(batch_size):
+        total_loss, correct, seen = (torch.zeros((), device=device) for _ in range(3))
+        order = torch.randperm(len(train))  # the same in every process, what follows is not
+        if self.crew.rank:
+            torch.manual_seed(torch.initial_seed() + 1_000_000_007 * self.crew.rank)
+        for batch in order.split(batch_size):
+            index = batch[self.crew.rank :: self.crew.size]
             images, labels = train.batch(index.to(device))
-            if len(labels) < min(2, len(train)):  # BatchNorm has no statistics of one picture
+            alone = len(labels) < min(2, len(train))  # BatchNorm has no statistics of one picture
+            count = 0 if alone else len(labels)
+            whole = count if self.crew.size == 1 else self.crew.total(torch.tensor(count)).item()
+            if not whole:
                 continue
-            images, labels = self.data.normalise(images.to(device)), labels.to(device)
-            if self.data.flip:
-                images = _mirror_and_shift(images)
-            with fast_arithmetic(device):
-                logits = self.model(images.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
             self.optimiser.zero_grad()
-            loss.backward()
+            if count:
+                images, labels = self.data.normalise(images.to(device)), labels.to(device)
+                if self.data.flip:
+                    images = _mirror_and_shift(images)
+                with _arithmetic(device, self.precision):
+                    logits = self.model(images.contiguous(memory_format=torch.channels_last))
+                loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
+                (loss * (count / whole)).backward()
+                total_loss += loss.detach() * count
+                correct += (logits.argmax(1) == labels).sum()
+                seen += count
+            self.crew.add_gradients(self.parameters)
             self.optimiser.step()
             self.schedule.step()
-            total_loss += loss.detach() * len(labels)
-            correct += (logits.argmax(1) == labels).sum()
-            seen += len(labels)
+        self.crew.average(self.model)
+        total_loss, correct, seen = self.crew.total(torch.stack((total_loss, correct, seen))).unbind()
         if not seen:
             raise UserError(f"data: no training picture of {self.data.name} opens")
         if not all(t.isfinite().all() for t in (total_loss, *self.model.parameters())):
             lr, epoch = self.optimiser.defaults["lr"], self.epochs_done + 1
             raise UserError(f"lr: with {lr} the loss is not finite in epoch {epoch}; give a smaller one")
-        return total_loss.item() / seen, correct.item() / seen
+        return total_loss.item() / seen.item(), correct.item() / seen.item()
 
     def validate(self, val: Split) -> tuple[float | None, float | None]:
         """Mean loss and accuracy on the validation pictures that open; None without any."""
         if not len(val):
             return None, None
-        with fast_arithmetic(self.allowed.device):
-            logits = logits_of(self.model, val.images, self.data)[val.opened]
-        labels = val.labels[val.opened]
-        return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+        part = val.take(torch.arange(self.crew.rank, len(val), self.crew.size)) if self.crew.size > 1 else val
+        with _arithmetic(self.allowed.device, self.precision):
+            logits = logits_of(self.model, part.images, self.data)[part.opened]
+        labels = part.labels[part.opened]
+        if self.crew.size == 1:
+            return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
+        sums = (F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum(), len(labels))
+        loss, right, count = self.crew.total(torch.tensor([float(number) for number in sums])).tolist()
+        return loss / count, right / count
 
     def note(self, loss: float, accuracy: float, val_loss: float | None, val_accuracy: float | None, begin: float):
         """An epoch's line in the history; its weights where they are the best so far."""
@@ -159,15 +228,8 @@ class _Training:
         facts = {"history": self.history, "schedule": self.schedule.state_dict(), "groups": state["param_groups"]}
         keep(path, key, tensors, facts)
 
-    def resume(self, path: Path, key: dict) -> None:
-        """Put everything back as the checkpoint has it, where it was written under the same key.
-
-        Raises UserError where it is damaged.
-        """
-        found = kept(path, key, strict=True)
-        if found is None:
-            return
-        tensors, facts = found
+    def resume(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+        """Put everything back as a checkpoint has it."""
         parts, state = {"model": {}, "best": {}, "optimiser": {}}, {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -175,7 +237,7 @@ class _Training:
         for name, tensor in parts["optimiser"].items():
             number, _, entry = name.partition(".")
             state.setdefault(int(number), {})[entry] = tensor
-        self.model.load_state_dict(parts["model"])
+        load_state(self.model, parts["model"])
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]

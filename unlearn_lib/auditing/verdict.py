@@ -15,8 +15,8 @@ from torch import nn
 from unlearn_lib.auditing.attacks import LIMIT, ain, audit
 from unlearn_lib.auditing.metrics import moved
 from unlearn_lib.common import UserError, check_forget, log
-from unlearn_lib.networks import Run, class_code, find_head, run_name, run_names, split
-from unlearn_lib.store import cached, digest, locked, write_json
+from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
+from unlearn_lib.store import cached, digest, locked
 from unlearn_lib.zeroshot import mask
 
 VERSION = 2  # of the audit's numbers: those of another version are not used again
@@ -79,8 +79,7 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
     models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
     block["moved"] = {name: moved(model, net) for name, model in models.items()}
     with locked(run.path):
-        write_json(run.path / "metrics.json", run.metrics | {"audit": block})
-    return Run(run.path, run.config)
+        return amend_run(run, run.metrics | {"audit": block})
 
 
 def trained_seeds(lab, among: Iterable[int] = range(20)) -> list[int]:

@@ -15,6 +15,7 @@ from unlearn_lib.common import UserError, log, pick_device
 from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score, table
 from unlearn_lib.networks import (
     Run,
+    amend_run,
     apply_weights,
     class_code,
     find_head,
@@ -24,7 +25,7 @@ from unlearn_lib.networks import (
     run_names,
     write_run,
 )
-from unlearn_lib.store import cached, locked, write_json
+from unlearn_lib.store import cached, locked
 from unlearn_lib.training import fit
 from unlearn_lib.zeroshot import (
     RECIPE_VERSION,
@@ -57,7 +58,7 @@ def trained_run(lab, forget: list[int]) -> Run:
         ready, history = start_from(model, lab), {}
         if not ready:
             numbers = {"label_smoothing": lab.label_smoothing, "seed": lab.seed, "device": lab.device}
-            numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every}
+            numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every, "precision": lab.precision}
             history = fit(model, lab.dataset, forget=forget, **numbers, **lab.training)
         kind, seconds = "golden" if forget else "original", sum(history.get("seconds", []))
         metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "carry_over", "audit"))
@@ -124,12 +125,9 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes
     model = lab.load(original)
-    layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
+    layer = layer or usual_layer(model, method)
     recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
-    arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
-    arguments |= {"forget": forget, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
-    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
-    arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
+    arguments = unlearned_arguments(lab, original, method, layer, samples, recipe, version, numbers)
     name = lab.run_name("unlearned", class_code(forget), method, version=version)
     with locked(lab.root / name):
         run = None if lab.anew(name) else find_run(lab.root, name, arguments)
@@ -153,6 +151,19 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
         tell_carry_over(metrics["carry_over"])
         run = write_run(lab.root, name, arguments, unlearned, history, metrics, **notes_of(lab), golden_run=None)
         return with_golden(lab, run)
+
+
+def usual_layer(model: nn.Module, method: str) -> str:
+    """The layer at which a method unlearns where none is given."""
+    return find_head(model) if method in ("mask", "published") else default_layer(model)
+
+
+def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, recipe, version, numbers: dict) -> dict:
+    """What an unlearned run is made from; layer, recipe and numbers with nothing left to default."""
+    arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
+    arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
+    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
+    return arguments | {"original_run": original.name, "original_file": original.fingerprint()}
 
 
 def tell_carry_over(shares: dict) -> None:
@@ -189,9 +200,7 @@ def with_golden(lab, run: Run) -> Run:
     metrics, golden_run = run.metrics, golden and golden.name
     if metrics["golden"] != block or run.config["golden_run"] != golden_run:
         seconds = metrics["seconds"] | {"golden": golden and golden.metrics["seconds"]["golden"]}
-        write_json(run.path / "metrics.json", metrics | {"golden": block, "seconds": seconds})
-        run = Run(run.path, run.config | {"golden_run": golden_run})
-        write_json(run.path / "config.json", run.config)
+        run = amend_run(run, metrics | {"golden": block, "seconds": seconds}, golden_run=golden_run)
     return run
 
 

@@ -62,6 +62,7 @@ class Experiment:
     version: str | None = None
     force: bool = False
     save_every: int = 1
+    precision: str | None = None
     memory: float = 512.0
     _forced: set = field(default_factory=set, init=False, repr=False, compare=False)
 
@@ -217,6 +218,7 @@ class Experiment:
         file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
         arguments |= {"version": self.version, "dropout": self.dropout, "weights_digest": file and digest(file)}
+        arguments |= {"precision": self.precision} if self.precision else {}
         arguments |= self.start | {"size": self.framing.shape[-1]}
         return arguments | {"forget": forget, "label_smoothing": self.label_smoothing, **self.training}
 
@@ -237,13 +239,14 @@ class Experiment:
 def experiment_of(run: Run, **changes) -> Experiment:
     """The experiment that an unlearned run came from, its original trained as it has been; `changes` put in place.
 
-    Raises UserError where the run is no unlearned one.
+    Raises UserError where the run is no unlearned one, or damaged.
     """
     if "original_run" not in run.config:
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
+    run.verify()
     c, trained = run.config, networks.open_run(run.path.parent, run.config["original_run"]).config
     arguments = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     arguments |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
     arguments |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}
-    arguments |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights", "flip")}
+    arguments |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights", "flip", "precision")}
     return Experiment(**arguments | {name: value for name, value in changes.items() if value is not None})

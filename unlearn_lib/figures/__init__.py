@@ -23,3 +23,4 @@ from unlearn_lib.figures.impressions import (
 from unlearn_lib.figures.networks import plot_cost, plot_history, plot_losses, plot_responsive
 from unlearn_lib.figures.runs import result_figures, training_figures
 from unlearn_lib.figures.style import save_figure
+from unlearn_lib.figures.sweeps import plot_leaderboard

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unlearn_lib.networks import runs_root
+from unlearn_lib.store import whole_file
 
 # Start the backend now: inside a style's context the notebook's would start, and be undone with the style.
 plt.switch_backend(matplotlib.get_backend())
@@ -121,7 +122,7 @@ def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> 
     folder: `$UNLEARN_FIGURES` where none is given, else `figures` among the runs, which no version control sees.
     """
     folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or runs_root() / "figures")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    figure.savefig(path, metadata={"Software": None})
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", metadata={"Software": None})
     return path

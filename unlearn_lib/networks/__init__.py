@@ -4,6 +4,7 @@ from unlearn_lib.networks.bounds import bounds_of
 from unlearn_lib.networks.feasible import Feasible, feasible_at
 from unlearn_lib.networks.runs import (
     Run,
+    amend_run,
     check_run,
     class_code,
     difference,

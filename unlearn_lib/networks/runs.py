@@ -29,13 +29,14 @@ from unlearn_lib.store import (
     replace_folder,
     restore_folder,
     save_tensors,
+    scratch_of,
     write_json,
 )
 
-FORMAT = 2  # of run folders; 1 had no digests
-NOTES = set(
-    "versions device source classes data_given golden_run unreadable passed_over format".split()
-)  # no arguments
+FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
+NOTES = """
+    versions device source classes data_given golden_run unreadable passed_over format files digest
+""".split()  # no arguments
 DIGESTS = {
     "data_digest": "data: other pictures than those that {name} was made from",
     "weights_digest": "weights: another file than that which {name} was made from",
@@ -61,7 +62,7 @@ class Run:
 
     @property
     def metrics(self) -> dict:
-        return read_json(self.path / "metrics.json")
+        return self._json("metrics.json")
 
     @property
     def blocks(self) -> dict[str, dict | None]:
@@ -71,7 +72,7 @@ class Run:
 
     @property
     def history(self) -> dict:
-        return read_json(self.path / "history.json")
+        return self._json("history.json")
 
     def load_model(self) -> nn.Module:
         """The saved model, in eval mode, on the CPU. Raises UserError where the file is damaged or another model's."""
@@ -79,6 +80,23 @@ class Run:
         start = {"size": c["size"], "dropout": c["dropout"], "pretrained": bool(c.get("weights"))}
         model = make_model(c["model"], len(c["classes"]), **start)
         return load_weights(model, self.path / "model.safetensors").eval()
+
+    def _json(self, name: str) -> dict:
+        """A file of the run. Raises UserError where it is not as it was written."""
+        for _ in range(2):  # it may be replaced in between by a newer one, of which config.json tells first
+            files = read_json(self.path / "config.json").get("files", {})
+            content = read_json(self.path / name)
+            if name not in files or content_digest(content) in files[name]:
+                return content
+        raise UserError(f"run: {self.path / name} is damaged; --force makes the run anew")
+
+    def verify(self) -> None:
+        """Raise UserError, naming it, for a file of the run that is not as it was written."""
+        if self.config.get("digest", config_digest(self.config)) != config_digest(self.config):
+            raise UserError(f"run: {self.path / 'config.json'} is damaged; --force makes the run anew")
+        for name in ("metrics.json", "history.json"):
+            self._json(name)
+        load_tensors(self.path / "model.safetensors")
 
     def fingerprint(self) -> str:
         """Digest of the model file: what was made from it can tell whether it is still the same model."""
@@ -127,17 +145,21 @@ def find_run(root: Path, name: str, arguments: dict) -> Run | None:
 
 
 def check_run(run: Run, arguments: dict | None = None) -> Run:
-    """The run itself. Raises UserError where it is of an older format, or was made with other arguments than these."""
-    keep_both = "--force makes it anew, --version-name keeps both"
-    if run.config.get("format") != FORMAT:
-        raise UserError(
-            f"run: {run.name} is of an older format, which does not tell what it was made from; {keep_both}"
-        )
+    """The run itself. Raises UserError where it is of another format; with `arguments`, of others or damaged."""
+    keep_both, made_as = "--force makes it anew, --version-name keeps both", run.config.get("format")
+    if isinstance(made_as, int) and made_as > FORMAT:
+        newer = f"of a newer version of this program, which knows formats up to {FORMAT}"
+        raise UserError(f"run: {run.name} is of format {made_as}, {newer}; {keep_both}")
+    if made_as not in (FORMAT - 1, FORMAT):
+        older = "of an older format, which does not tell what it was made from"
+        raise UserError(f"run: {run.name} is {older}; {keep_both}")
     argument, old, new = difference(run, arguments) if arguments else (None, None, None)
     if argument in DIGESTS:
         raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
     if argument:
         raise UserError(f"{argument.replace('_', '-')}: {new} given, but {run.name} was made with {old}; {keep_both}")
+    if arguments:
+        run.verify()
     return run
 
 
@@ -171,19 +193,52 @@ def run_names(root: Path) -> list[str]:
 def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:
     """Write a run folder, in place of an older one of that name, and return it."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    config = {**arguments, **notes, "versions": versions, "format": FORMAT}
-    new = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
-    try:
-        save_tensors(new / "model.safetensors", model.state_dict())
-        write_json(new / "history.json", history)
-        write_json(new / "metrics.json", metrics)
-        write_json(new / "config.json", config)
-        new.chmod(0o755)
-        with locked(root / name):
+    files = {"history.json": [content_digest(history)], "metrics.json": [content_digest(metrics)]}
+    config, new = (
+        {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files},
+        scratch_of(root / name),
+    )
+    with locked(root / name):
+        try:
+            save_tensors(new / "model.safetensors", model.state_dict())
+            write_json(new / "history.json", history)
+            write_json(new / "metrics.json", metrics)
+            config = _write_config(new, config)
             replace_folder(new, root / name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return Run(root / name, json.loads(json.dumps(config)))
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return Run(root / name, config)
+
+
+def amend_run(run: Run, metrics: dict, **notes) -> Run:
+    """Put other metrics, and notes in config.json, into a finished run, which is whole at every moment."""
+    with locked(run.path):
+        config = read_json(run.path / "config.json") | notes
+        if "files" in config:
+            old = read_json(run.path / "metrics.json")
+            config["files"] = config["files"] | {"metrics.json": [content_digest(old), content_digest(metrics)]}
+        config = _write_config(run.path, config)
+        write_json(run.path / "metrics.json", metrics)
+    return Run(run.path, config)
+
+
+def content_digest(content: dict) -> str:
+    """Digest of what a JSON file holds."""
+    return digest(json.dumps(json.loads(json.dumps(content)), sort_keys=True))
+
+
+def config_digest(config: dict) -> str:
+    """Digest of a config.json without its own."""
+    return content_digest({name: value for name, value in config.items() if name != "digest"})
+
+
+def _write_config(folder: Path, config: dict) -> dict:
+    """Write config.json with a digest of itself, and return it as it will be read."""
+    config = json.loads(json.dumps(config))
+    if "files" in config:
+        config["digest"] = config_digest(config)
+    write_json(folder / "config.json", config)
+    return config
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
@@ -196,5 +251,7 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
         raise UserError(
             f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
         )
+    if strange := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
+        raise UserError(f"model file: {path} holds values that are not finite, in {strange[0]}")
     load_state(model, tensors)
     return model

@@ -1,0 +1,169 @@
+"""A sweep makes every point once, what is shared before, and goes on whatever happens to a worker or a point."""
+
+import os
+import signal
+import threading
+import time
+
+import pandas as pd
+import psutil
+import pytest
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearn_lib import UserError, leaderboard, open_run, run_sweep
+from unlearn_lib.__main__ import main
+from unlearn_lib.networks import run_names
+from unlearn_lib.sweep import points_of
+from unlearn_lib.sweep.cluster import _connected
+
+GRID = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1, 2]], "train_epochs": [1], "seed": [0, 1]}
+GRID |= {"method": ["mask", "neggrad+"], "samples": [10]}
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client as a notebook has it; its one worker is a thread, which needs no second import of torch."""
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, client):
+    """A sweep's folder and its rows."""
+    root = tmp_path_factory.mktemp("swept")
+    return root, run_sweep(GRID, client=client, runs_root=root)
+
+
+@given(st.lists(st.integers(), min_size=1, unique=True), st.lists(st.floats(0.1, 1), min_size=1, unique=True))
+def test_points_are_all_combinations_and_a_union_has_each_once(seeds, rates):
+    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1]], "seed": seeds}
+    union = grid | {"grid": [{"lr": rates}, {"lr": rates[:1]}]}
+    points = points_of(union)
+    assert len(points) == 2 * len(seeds) * len(rates)
+    assert {(p["seed"], p["lr"]) for p in points} == {(seed, rate) for seed in seeds for rate in rates}
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"learning": [1]}, "grid: 'learning' given; accepted are"),
+        ({"lr": 0.1}, "grid: lr = 0.1 given; a list is accepted, as [0.1]"),
+        ({"seed": []}, "grid: seed = [] given; a list"),
+        ({"forget": [0, 1]}, "grid: forget = [0, 1] given; a list of lists is accepted"),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(change, sentence):
+    with pytest.raises(UserError) as error:
+        points_of(GRID | change)
+    assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize("text, sentence", [("lr = ", "is not TOML"), ("lr = [1]", "no model given")])
+def test_a_file_that_is_no_grid_is_refused(tmp_path, text, sentence):
+    (tmp_path / "g.toml").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        points_of(tmp_path / "g.toml")
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        points_of(tmp_path / "absent.toml")
+
+
+def test_every_point_is_a_row_with_the_numbers_of_its_run(swept):
+    root, rows = swept
+    assert len(rows) == 8 and set(rows["status"]) == {"made"}
+    for row in rows.to_dict("records"):
+        metrics = open_run(root, row["run"]).metrics
+        assert row["unlearned_retain_accuracy"] == metrics["unlearned"]["retain_accuracy"]
+        assert row["golden_retain_accuracy"] == metrics["golden"]["retain_accuracy"]
+
+
+def test_what_points_share_is_trained_once(swept):
+    names = run_names(swept[0])
+    assert sum("golden" in name for name in names) == 4
+    assert sum("golden" not in name and "unlearned" not in name for name in names) == 2
+    assert len(names) == 4 + 2 + 8
+
+
+def test_points_that_are_there_are_seen_again_without_a_worker_and_more_of_them_are_added(swept, client):
+    root, rows = swept
+    again = run_sweep(GRID, scheduler="tcp://127.0.0.1:1", runs_root=root)  # where nobody answers
+    assert set(again["status"]) == {"there"}
+    same = [name for name in rows if name != "status"]
+    pd.testing.assert_frame_equal(again[same], rows[same])
+    more = run_sweep(GRID | {"method": ["mask"], "seed": [0, 1, 2]}, client=client, runs_root=root)
+    assert more["status"].tolist().count("made") == 2
+
+
+def test_a_run_of_the_shell_with_the_same_arguments_is_a_point_that_is_there(tmp_path):
+    words = "run --model lenet5 --data digits --forget 0 --method mask --seed 3 --runs-root".split()
+    assert main([*words, str(tmp_path)]) == 0
+    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [["0"]], "method": ["mask"], "seed": [3]}
+    assert run_sweep(grid, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)["status"].tolist() == ["there"]
+
+
+def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swept, client):
+    grid = GRID | {"method": ["mask", "nonsense"], "seed": [0], "forget": [[0], [77]]}
+    rows = run_sweep(grid, client=client, runs_root=swept[0])
+    assert rows["status"].tolist().count("failed") == 3
+    assert rows.loc[rows["method"] == "nonsense", "error"].str.contains("method: 'nonsense' given").any()
+    assert rows["error"].str.contains("77").sum() >= 1
+    assert (rows["status"] == "there").sum() == 1
+
+
+def test_a_training_that_fails_is_the_sentence_of_all_its_points(tmp_path, client):
+    rows = run_sweep(GRID | {"train_lr": [1e6], "seed": [0]}, client=client, runs_root=tmp_path)
+    assert set(rows["status"]) == {"failed"}
+    assert rows["error"].str.contains("the loss is not finite").all()
+
+
+def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept):
+    rows = swept[1]
+    board = leaderboard(rows, "carry_over_forget_mass")
+    mask = rows[rows["method"] == "mask"].groupby("seed")["unlearned_retain_accuracy"].mean()
+    assert board.loc[("lenet5", "digits", "mask"), "RA"] == pytest.approx(mask.mean())
+    assert board.loc[("lenet5", "digits", "mask"), "RA_std"] == pytest.approx(mask.std())
+    assert board["n"].tolist() == [4, 4]
+    with pytest.raises(UserError, match="metric: 'nonsense' given; accepted: .*golden_retain_accuracy"):
+        leaderboard(rows, "nonsense")
+
+
+def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
+    (tmp_path / "mine.toml").write_text(
+        'model = ["lenet5"]\ndata = ["digits"]\nforget = [[0]]\ntrain_epochs = [1]\nsamples = [10]\nseed = [0, 1]\n'
+        '[[grid]]\nmethod = ["mask"]\n[[grid]]\nmethod = ["neggrad+"]\n'
+    )
+    assert main(["sweep", str(tmp_path / "mine.toml"), "--figure", "--runs-root", str(swept[0])]) == 0
+    folder = swept[0] / "sweeps"
+    assert {path.name for path in folder.iterdir()} == {"mine.csv", "mine.parquet", "mine.png"}
+    table, parquet = pd.read_csv(folder / "mine.csv"), pd.read_parquet(folder / "mine.parquet")
+    assert len(table) == len(parquet) == 4
+    assert table["unlearned_retain_accuracy"].tolist() == parquet["unlearned_retain_accuracy"].tolist()
+    assert "neggrad+" in capsys.readouterr().out
+
+
+def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path):
+    with _connected(None, None, 1) as client:
+        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        ports = [c.laddr.ip for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"]
+        assert ports and set(ports) <= {"127.0.0.1", "::1"}
+        pids = list(client.run(os.getpid).values())
+        killer = threading.Thread(target=_kill_once_there_is, args=(tmp_path, pids[0]))
+        killer.start()
+        rows = run_sweep(GRID | {"seed": [0]}, client=client, runs_root=tmp_path)
+        killer.join()
+        assert list(client.run(os.getpid).values()) != pids
+    assert set(rows["status"]) <= {"made", "there"} and len(rows) == 4
+    assert not [path for path in tmp_path.rglob(".*.new")]
+
+
+def _kill_once_there_is(root, pid):
+    while not list(root.glob("*/config.json")):
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_scheduler_that_does_not_answer_is_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("unlearn_lib.sweep.cluster.WAIT", 0.5)
+    with pytest.raises(UserError, match="scheduler: tcp://127.0.0.1:1 given, where no scheduler"):
+        run_sweep(GRID, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)

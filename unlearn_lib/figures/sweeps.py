@@ -1,0 +1,33 @@
+"""The figure of a sweep: who keeps most while forgetting, and how far seeds spread it."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from unlearn_lib.figures.style import LOOKS, STYLE, looks_of
+
+
+def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
+    """Retain accuracy over a metric, a point a setting, as `leaderboard` has them; a panel a model and data set.
+
+    Bars are one standard deviation over seeds; the band is golden's retain accuracy, plus and minus one of its own.
+    """
+    groups = list(board.groupby(["model", "data"]))
+    with plt.rc_context(STYLE):
+        size = (max(7, 5.5 * len(groups)), 4.8)
+        figure, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False)
+        for axis, ((model, data), rows) in zip(axes[0], groups, strict=True):
+            names = [" ".join(map(str, index[2:] if isinstance(index, tuple) else [index])) for index in rows.index]
+            looks = looks_of(names)
+            for name, (_, row) in zip(names, rows.iterrows(), strict=True):
+                style = {"fmt": looks[name].marker, "color": looks[name].colour, "ms": 9, "capsize": 4}
+                style |= {"xerr": row[f"{metric}_std"], "yerr": 100 * row["RA_std"]}
+                axis.errorbar(row[metric], 100 * row["RA"], **style, label=name)
+            if "golden" in rows and rows["golden"].notna().any():
+                middle, half = 100 * rows["golden"].mean(), 100 * rows["golden_std"].fillna(0).mean()
+                axis.axhline(middle, color=LOOKS["golden"].colour, ls="--", lw=1)
+                axis.axhspan(middle - half, middle + half, color=LOOKS["golden"].colour, alpha=0.2, label="golden")
+            axis.set(title=f"{model} on {data}", xlabel=metric.replace("_", " "), ylabel="retain accuracy, %")
+            axis.legend(frameon=False, fontsize=11)
+        figure.suptitle(title, fontsize=14)
+    return figure
