@@ -241,8 +241,6 @@ class _Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
-        where = (type(self.model).__name__, self.epochs_done, key["epochs"])
-        log.info("training %s: gone on with after epoch %d of %d, where it was interrupted", *where)
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
