@@ -140,6 +140,7 @@ panel.widget"""
 
 
 def test_a_class_sees_the_panel_as_a_page_of_its_own(page, environment, tmp_path):
+    assert not Path(environment["UNLEARN_RUNS"]).exists()  # the first start, with bars
     voila = f"voila {NOTEBOOKS / '00_classroom_panel.ipynb'} --no-browser --Voila.ip=127.0.0.1 --port={{port}}"
     with server(voila.split(), environment, tmp_path / "log") as address:
         page.goto(address, wait_until="commit")
@@ -198,3 +199,4 @@ def test_a_reader_forgets_classes_in_jupyterlab_with_mouse_and_keyboard(page, en
         assert before_forget > 90 and after_forget <= 2
         assert abs(after_retain - before_retain) <= 5
         check_layout(page, "jupyterlab")
+        assert "Error" not in page.locator("body").inner_text()

@@ -84,6 +84,14 @@ def test_whatever_goes_wrong_while_looking_is_said_and_nothing_old_stays_in_sigh
     assert f"Not compared: {sentence}" in comparison.status.value
 
 
+def test_a_picture_that_cannot_be_drawn_is_said_at_the_slider_and_at_the_class(explorer, comparison):
+    explorer.states, comparison.images = explorer.states[:0], None
+    explorer.step.value, comparison.label.value = 1, 1
+    comparison.label.value = 0
+    assert "Not shown: IndexError" in explorer.status.value
+    assert "Not shown: TypeError" in comparison.status.value
+
+
 ANSWERS = {"one": [0, 0, 1, 1], "two": [0, 1, 1, 1]}
 
 

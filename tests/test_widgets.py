@@ -10,6 +10,7 @@ from tqdm import notebook
 
 from unlearn_lib import PUBLISHED, Stopped, UnlearningPanel, UserError, common, open_run, score, unlearning_panel
 from unlearn_lib.common import followed, progress
+from unlearn_lib.panels.base import bold
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 CLASSES = ["ant", "bee", "cow"]
@@ -505,6 +506,30 @@ def test_golden_is_trained_from_the_panel_and_is_the_experiments_own(other):
     assert "Golden is trained" in other.status.value
     assert other.blocks["golden"]["forget_accuracy"] == 0
     assert "times" in other.numbers.value
+
+
+def test_the_panels_variants_share_the_data_that_was_read(other):
+    variant = other._judge.__self__._variant([5, 7])
+    assert variant.forget_classes == [5, 7]
+    assert variant.dataset is other._judge.__self__.lab.dataset
+
+
+def test_what_the_status_says_after_a_run_holds_when_the_controls_have_moved(panel, slow):
+    panel.run.click()
+    panel.toggles[1].value = True
+    finish(panel, slow)
+    assert panel.status.value.endswith(
+        "s with the evaluation. The controls have moved since the run that is shown.</b>"
+    )
+    panel.save.click()
+    panel.wait()
+    assert panel.status.value == bold("Saved in a folder. The controls have moved since the run that is shown.")
+
+
+def test_a_chart_is_no_larger_than_a_notebook_shows_it(panel, slow):
+    panel.run.click()
+    finish(panel, slow)
+    assert panel.picture.layout.max_width == "min(100%, 520px)"
 
 
 def test_stop_is_heard_within_a_second_while_impressions_are_made(real):

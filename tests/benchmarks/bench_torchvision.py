@@ -41,7 +41,8 @@ def inversion(lab, figures):
     made["deepinversion"] = lab.impressions("input", samples=2, recipe="deepinversion", steps=400)
     shown = torch.cat([impressions.x[::2] for impressions in made.values()])
     names = lab.dataset.classes * 2
-    save_figure(plot_pictures(shown, names, f"{lab.title}: calibrated, DeepInversion"), "deepinversion", figures)
+    figure = plot_pictures(shown, names, f"{lab.title}: impressions", columns=len(lab.dataset.classes), rows=list(made))
+    save_figure(figure, "deepinversion", figures)
     for name, impressions in made.items():
         print(f"{name}: {impressions.seconds:.0f} s, distance {statistics_distance(net, impressions.x):.2f}")
 

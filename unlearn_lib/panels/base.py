@@ -34,7 +34,7 @@ def row_of(widgets: list[w.Widget]) -> w.Box:
 def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
     """Two columns, the right one for what comes out; one under the other where the page is too narrow for both."""
     columns = [
-        w.VBox(left, layout=w.Layout(flex="1 1 18em", max_width="36em", min_width="0")),
+        w.VBox(left, layout=w.Layout(flex="1 1 18em", max_width="36em", min_width="0", padding="0 0.6em 0 0")),
         w.VBox(right, layout=w.Layout(flex="2.5 1 21em", min_width="0")),
     ]
     return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))
@@ -43,7 +43,7 @@ def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
 def framed(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
     """A panel: a heading and its rows, in letters of `font` pixels, controls to match."""
     size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
-    readout = f".unlearn-panel-{font} .widget-readout {{min-width: 6em;}}"
+    readout = f".unlearn-panel-{font} .widget-readout {{min-width: 7em;}}"
     wrap = f".unlearn-panel-{font} .widget-html-content {{line-height: 1.35; white-space: normal;}}"
     style = w.HTML(f"<style>.unlearn-panel-{font} {{{size}}} {readout} {wrap}</style>")
     style.layout.display = "none"

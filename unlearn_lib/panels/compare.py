@@ -48,7 +48,7 @@ class ComparisonPanel:
         self.label.value = next(iter(self._forgotten()), 0)
         for control in (self.first, self.second):
             control.observe(lambda change: self.compare(), "value")
-        self.label.observe(lambda change: self.changed(), "value")
+        self.label.observe(lambda change: self._moved(), "value")
         self.refresh.on_click(lambda button: self._look())
         controls = [self.first, self.second, self.refresh, self.status, self.label, self.summary, self.pictures]
         rows = [beside(controls, [self.per_class, self.confusions])]
@@ -96,6 +96,10 @@ class ComparisonPanel:
             f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
         )
         self.changed()
+
+    def _moved(self) -> None:
+        with sentences(self._tell, "Not shown"):
+            self.changed()
 
     def changed(self) -> None:
         """Show the test pictures of the chosen class that changed their answer, with both answers."""

@@ -45,7 +45,7 @@ class ImpressionExplorer:
         mark(self, "explore", "label layer recipe step status picture curves")
         for control in (self.label, self.layer, self.recipe):
             control.observe(lambda change: self.grow(), "value")
-        self.step.observe(lambda change: self.draw(), "value")
+        self.step.observe(lambda change: self._moved(), "value")
         controls = [self.label, self.layer, self.recipe, self.step, self.play, self.status]
         rows = [beside(controls, [self.picture, self.curves])]
         self.widget = framed(title, "from noise to a class impression", rows, font)
@@ -65,6 +65,10 @@ class ImpressionExplorer:
             self.play.step = max(1, last // 100)
             self.step.value = self.play.value = last  # the page links them, and would start at 0 else
             self.growth = growth
+            self.draw()
+
+    def _moved(self) -> None:
+        with sentences(self._tell, "Not shown"):
             self.draw()
 
     def draw(self) -> None:
