@@ -96,9 +96,9 @@ def test_points_that_are_there_are_seen_again_without_a_worker_and_more_of_them_
 
 
 def test_a_run_of_the_shell_with_the_same_arguments_is_a_point_that_is_there(tmp_path):
-    words = "run --model lenet5 --data digits --forget 0 --method mask --seed 3 --runs-root".split()
-    assert main([*words, str(tmp_path)]) == 0
-    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [["0"]], "method": ["mask"], "seed": [3]}
+    words = "run --model lenet5 --data digits --forget 0 --method mask --train-epochs 1 --version-name train_epochs1"
+    assert main([*words.split(), "--runs-root", str(tmp_path)]) == 0
+    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [["0"]], "method": ["mask"], "train_epochs": [1]}
     assert run_sweep(grid, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)["status"].tolist() == ["there"]
 
 
