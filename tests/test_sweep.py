@@ -96,9 +96,9 @@ def test_points_that_are_there_are_seen_again_without_a_worker_and_more_of_them_
 
 
 def test_a_run_of_the_shell_with_the_same_arguments_is_a_point_that_is_there(tmp_path):
-    words = "run --model lenet5 --data digits --forget 0 --method mask --seed 3 --runs-root".split()
-    assert main([*words, str(tmp_path)]) == 0
-    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [["0"]], "method": ["mask"], "seed": [3]}
+    words = "run --model lenet5 --data digits --forget 0 --method mask --train-epochs 1 --version-name train_epochs1"
+    assert main([*words.split(), "--runs-root", str(tmp_path)]) == 0
+    grid = {"model": ["lenet5"], "data": ["digits"], "forget": [["0"]], "method": ["mask"], "train_epochs": [1]}
     assert run_sweep(grid, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)["status"].tolist() == ["there"]
 
 
@@ -143,10 +143,9 @@ def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
 
 
 def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path):
+    before = _listening()
     with _connected(None, None, 1) as client:
-        family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        ports = [c.laddr.ip for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"]
-        assert ports and set(ports) <= {"127.0.0.1", "::1"}
+        assert {address.ip for address in _listening() - before} == {"127.0.0.1"}
         pids = list(client.run(os.getpid).values())
         killer = threading.Thread(target=_kill_once_there_is, args=(tmp_path, pids[0]))
         killer.start()
@@ -155,6 +154,12 @@ def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path):
         assert list(client.run(os.getpid).values()) != pids
     assert set(rows["status"]) <= {"made", "there"} and len(rows) == 4
     assert not [path for path in tmp_path.rglob(".*.new")]
+
+
+def _listening():
+    """The addresses at which this process and its children can be reached."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {c.laddr for process in family for c in process.net_connections("tcp") if c.status == "LISTEN"}
 
 
 def _kill_once_there_is(root, pid):

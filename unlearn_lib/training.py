@@ -6,7 +6,7 @@ two minutes (means of three seeds, two cores). LeNet5 on digits: 98.5 %; Karpath
 
 import time
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def _fit(
     training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
     if found is not None:
         training.resume(*found)
-    train = _placed(train, device)
+    train = train.to(device)
     done, title = training.epochs_done, f"training {type(model).__name__}"
     if done:
         log.info("%s: gone on with after epoch %d of %d, where it was interrupted", title, done, epochs)
@@ -107,20 +107,6 @@ def _fit(
     load_state(model, training.best)
     model.to("cpu", memory_format=torch.contiguous_format).eval()
     return training.history
-
-
-def _placed(split: Split, device: torch.device) -> Split:
-    """The pictures on the device, where they take no more than half of what is free there; else where they are."""
-    large = isinstance(split.images, torch.Tensor) and device.type == "cuda"
-    if large and split.images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
-        return split
-    return Split(split.images.to(device), split.labels.to(device))
-
-
-def _arithmetic(device: torch.device, precision: str | None) -> AbstractContextManager:
-    if precision is None:
-        return fast_arithmetic(device)
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
 @dataclass
@@ -177,7 +163,7 @@ class _Training:
                 images, labels = self.data.normalise(images.to(device)), labels.to(device)
                 if self.data.flip:
                     images = _mirror_and_shift(images)
-                with _arithmetic(device, self.precision):
+                with fast_arithmetic(device, self.precision):
                     logits = self.model(images.contiguous(memory_format=torch.channels_last))
                 loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
                 (loss * (count / whole)).backward()
@@ -200,15 +186,15 @@ class _Training:
         """Mean loss and accuracy on the validation pictures that open; None without any."""
         if not len(val):
             return None, None
-        part = val.take(torch.arange(self.crew.rank, len(val), self.crew.size)) if self.crew.size > 1 else val
-        with _arithmetic(self.allowed.device, self.precision):
-            logits = logits_of(self.model, part.images, self.data)[part.opened]
-        labels = part.labels[part.opened]
-        if self.crew.size == 1:
-            return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
-        sums = (F.cross_entropy(logits, labels, reduction="sum"), (logits.argmax(1) == labels).sum(), len(labels))
-        loss, right, count = self.crew.total(torch.tensor([float(number) for number in sums])).tolist()
-        return loss / count, right / count
+        if (size := self.crew.size) > 1 and len(val) >= size:
+            val = val.take(torch.arange(self.crew.rank, len(val), size))
+        with fast_arithmetic(self.allowed.device, self.precision):
+            logits = logits_of(self.model, val.images, self.data)[val.opened]
+        labels, count = val.labels[val.opened], val.opened.sum()
+        means = torch.stack((F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()))
+        if size > 1:
+            means = self.crew.total(means.nan_to_num() * count) / self.crew.total(count)
+        return means[0].item(), means[1].item()
 
     def note(self, loss: float, accuracy: float, val_loss: float | None, val_accuracy: float | None, begin: float):
         """An epoch's line in the history; its weights where they are the best so far."""

@@ -47,6 +47,13 @@ class Split:
         images, good = self.images[index], self.images.opened[index.cpu()]
         return images[good], labels[good.to(labels.device)]
 
+    def to(self, device: torch.device) -> "Split":
+        """On the device, or itself where the pictures would take more than half of what is free there."""
+        in_memory = not isinstance(self.images, Pictures)
+        if in_memory and device.type == "cuda" and self.images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+            return self
+        return Split(self.images.to(device), self.labels.to(device))
+
     @property
     def opened(self) -> torch.Tensor:
         """bool [N]: False for a picture on disk of which it is known that it does not open."""

@@ -48,7 +48,8 @@ def run_sweep(
     points, data_root = points_of(grid), data_root or os.environ.get("UNLEARN_DATA")
     place = {"device": device, "version": version, "runs_root": str(networks.runs_root(runs_root).resolve())}
     place["data_root"] = data_root and str(Path(data_root).expanduser().resolve())
-    sweep = Sweep(tuple(place.items()), audit, name=uuid.uuid4().hex)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    sweep = Sweep(tuple(place.items()), audit, threads, name=uuid.uuid4().hex)
     rows = {i: row for i, point in enumerate(points) if (row := row_of(sweep, point))}
     missing = [i for i in range(len(points)) if i not in rows]
     log.info("sweep: %d points, %d of them there already", len(points), len(rows))
@@ -144,7 +145,8 @@ def _at_work(sweep: Sweep) -> Iterator[None]:
     from distributed.comm import get_address_host
 
     tasks = dict(sweep.slots).get(get_address_host(get_worker().address), 1)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // tasks))
+    share = max(1, (os.cpu_count() or 1) // tasks)
+    torch.set_num_threads(min(share, sweep.threads or share))
     with followed(lambda *_: None):
         yield
 

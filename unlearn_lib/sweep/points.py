@@ -23,6 +23,7 @@ class Sweep:
 
     place: tuple[tuple[str, object], ...]  # where pictures and runs lie, the device, the version's name
     audit: bool = False
+    threads: int = 0  # a task may take at most, where $OMP_NUM_THREADS says so here
     slots: tuple[tuple[str, int], ...] = ()  # tasks at a time, by host
     name: str = ""  # another for every call: what a worker remembers of its experiments ends with it
 

@@ -1,0 +1,118 @@
+"""Training in two processes, as `torchrun` starts them, is training in one."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import socket
+import sys
+
+import pytest
+import torch
+from tiny import on_disk, tiny_data, tiny_network
+
+from unlearn_lib import UserError, evaluate, fit, make_model, open_run
+from unlearn_lib.__main__ import main
+from unlearn_lib.data import pictures
+from unlearn_lib.networks import run_names
+from unlearn_lib.store import digest
+
+START = multiprocessing.get_context("fork")  # real processes without a second import of torch
+
+
+def together(work, processes=2):
+    """A function in several processes, as torchrun starts them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def begin(rank):
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
+        os.environ.update(place | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        sys.exit(work(rank))
+
+    started = [START.Process(target=begin, args=(rank,)) for rank in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    return [process.exitcode for process in started]
+
+
+def trained(path, data, **numbers):
+    """What trains a LeNet5, each process beginning with another one, and writes what came out."""
+
+    def work(rank):
+        model = make_model("lenet5", 10, seed=rank)
+        history = fit(model, data, batch_size=64, precision="float32", **numbers)
+        made = {"accuracy": evaluate(model, data)["overall_accuracy"], "history": history}
+        made["weights"] = digest(model.state_dict())
+        path.with_name(f"{path.name}{rank}").write_text(json.dumps(made))
+
+    return work
+
+
+def test_two_processes_reach_what_one_does_with_the_same_batches_and_each_other_to_the_bit(tmp_path, digits):
+    model = make_model("lenet5", 10, seed=0)
+    history = fit(model, digits, epochs=3, batch_size=64, precision="float32")
+    assert together(trained(tmp_path / "rank", digits, epochs=3)) == [0, 0]
+    first, second = (json.loads((tmp_path / f"rank{rank}").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"]  # of which the second began with others
+    assert first["accuracy"] == second["accuracy"]
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+        assert first["history"][name] == pytest.approx(history[name], abs=0.02)
+
+
+def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bits(tmp_path, digits):
+    for name in ("whole", "gone on with"):
+        assert together(trained(tmp_path / name, digits, epochs=2, checkpoint=tmp_path / "c.safetensors")) == [0, 0]
+    whole, again = (json.loads((tmp_path / f"{name}0").read_text()) for name in ("whole", "gone on with"))
+    assert whole["weights"] == again["weights"]
+    assert whole["history"]["seconds"][0] == again["history"]["seconds"][0]  # the first epoch was not done again
+    assert whole["history"]["seconds"][1] != again["history"]["seconds"][1]
+
+
+@pytest.mark.parametrize("epochs, status", [(1, 0), (0, 2)])
+def test_the_shell_in_two_processes_writes_one_run_and_speaks_once(tmp_path, epochs, status):
+    words = f"golden --model lenet5 --data digits --forget 1 --epochs {epochs} --runs-root {tmp_path / 'runs'}"
+
+    def work(rank):
+        with open(tmp_path / str(rank), "w") as sys.stdout:
+            sys.stderr = sys.stdout
+            return main(words.split())
+
+    assert together(work) == [status, 0]
+    assert (tmp_path / "1").read_text() == ""
+    if status:
+        assert "epochs: 0 given" in (tmp_path / "0").read_text()
+        return
+    assert "trained in" in (tmp_path / "0").read_text()
+    assert run_names(tmp_path / "runs") == ["lenet5-digits-golden-1-s0"]
+    assert open_run(tmp_path / "runs", "lenet5-digits-golden-1-s0").metrics["golden"]["forget_accuracy"] == 0
+
+
+def test_a_picture_on_disk_is_decoded_once_an_epoch(tmp_path, monkeypatch):
+    data, seen, decode = on_disk(tiny_data(), tmp_path), [], pictures._decode
+
+    def counted(path, framing):
+        seen.append(path)
+        return decode(path, framing)
+
+    monkeypatch.setattr(pictures, "_decode", counted)
+    fit(tiny_network(), data, epochs=2, batch_size=32)
+    train, val = ({*split.images.paths} for split in (data.train, data.val))
+    assert {*seen} == train | val
+    assert all(seen.count(path) == 2 for path in train | val)
+
+
+def test_precision_is_a_choice_that_changes_the_bits_and_the_run(digits):
+    small = dataclasses.replace(digits, train=digits.train.take(torch.arange(200)))
+    weights = {}
+    for precision in ("float32", "bfloat16"):
+        model = make_model("lenet5", 10)
+        fit(model, small, epochs=1, precision=precision)
+        weights[precision] = model.fc3.weight
+    assert not torch.equal(weights["float32"], weights["bfloat16"])
+    assert torch.allclose(weights["float32"], weights["bfloat16"], atol=0.05)
+    with pytest.raises(UserError, match="precision: 'int8' given; float32 or bfloat16 is accepted"):
+        fit(make_model("lenet5", 10), small, precision="int8")
