@@ -16,7 +16,7 @@ import sys
 import torch
 
 from unlearn_lib.auditing import audit_run, audit_table
-from unlearn_lib.common import UserError, listed, log, show_log
+from unlearn_lib.common import UserError, check_positive, listed, log, show_log
 from unlearn_lib.evaluation import SMALL
 from unlearn_lib.experiment import Experiment, comparison_table, experiment_of
 from unlearn_lib.networks import Run, open_run, runs_root
@@ -181,7 +181,7 @@ def _audit(args: argparse.Namespace) -> None:
 
     run = open_run(runs_root(args.runs_root), args.run)
     lab = experiment_of(run, data_root=args.data_root, device=args.device)
-    seeds = None if args.seeds is None else range(args.seeds)
+    seeds = None if args.seeds is None else range(check_positive(seeds=args.seeds)["seeds"])
     run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
     figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")

@@ -13,8 +13,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, pick_device, progress
+from unlearn_lib.common import (
+    UserError,
+    as_number,
+    check_classes,
+    check_positive,
+    device_of,
+    fast_arithmetic,
+    pick_device,
+    progress,
+)
 from unlearn_lib.data import Data, Split, logits_of
+from unlearn_lib.networks import load_state
 from unlearn_lib.store import digest, keep, kept
 
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
@@ -44,10 +54,11 @@ def fit(
     bits as if it had never stopped.
     Raises UserError on numbers out of range, before any work is done, and where the loss is no longer finite.
     """
-    check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
-    if not 0 <= label_smoothing < 1:
-        raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
-    train, val, forget = data.train.without(forget), data.val.without(forget), sorted(forget)
+    numbers = check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
+    epochs, lr, batch_size, save_every = numbers.values()
+    label_smoothing, weight_decay, seed = _check_others(label_smoothing, weight_decay, seed)
+    forget = check_classes(forget, data.num_classes, none=True)
+    train, val = data.train.without(forget), data.val.without(forget)
     if not len(train):
         raise UserError(f"data: {data.name} has no pictures of the classes to train on")
     key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
@@ -67,9 +78,22 @@ def fit(
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
             if checkpoint is not None and (epoch + 1) % save_every == 0 and epoch + 1 < epochs:
                 training.save(checkpoint, key)
-    model.load_state_dict(training.best)
+    load_state(model, training.best)
     model.to("cpu", memory_format=torch.contiguous_format).eval()
     return training.history
+
+
+def _check_others(label_smoothing: object, weight_decay: object, seed: object) -> tuple[float, float, int]:
+    """The numbers of training that may be 0. Raises UserError on those out of range."""
+    label_smoothing, weight_decay = (
+        as_number("label_smoothing", label_smoothing),
+        as_number("weight_decay", weight_decay),
+    )
+    if not 0 <= label_smoothing < 1:
+        raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
+    if not 0 <= weight_decay < float("inf"):
+        raise UserError(f"weight_decay: {weight_decay} given; a finite number from 0 on is accepted")
+    return label_smoothing, weight_decay, as_number("seed", seed)
 
 
 @dataclass
@@ -117,6 +141,9 @@ class _Training:
                 images = _mirror_and_shift(images)
             with fast_arithmetic(device):
                 logits = self.model(images.contiguous(memory_format=torch.channels_last))
+            if logits.shape[1:] != self.allowed.shape:
+                outputs = "x".join(map(str, logits.shape[1:]))
+                raise UserError(f"model: {outputs} outputs given; {len(self.allowed)} are wanted, one a class")
             loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
             self.optimiser.zero_grad()
             loss.backward()
@@ -175,7 +202,7 @@ class _Training:
         for name, tensor in parts["optimiser"].items():
             number, _, entry = name.partition(".")
             state.setdefault(int(number), {})[entry] = tensor
-        self.model.load_state_dict(parts["model"])
+        load_state(self.model, parts["model"])
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]

@@ -37,11 +37,11 @@ def plot_per_class(
     size = size or (max(11, 1.1 * len(classes)), 4.4)
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size)
-        width = 0.84 / len(blocks)
+        width, bars = 0.84 / len(blocks), []
         for i, (name, look) in enumerate(looks_of(blocks).items()):
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
-            axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
+            bars.append(axis.bar(places, heights, width, color=look.colour, hatch=look.hatch))
         for c in forget:
             axis.axvspan(c - 0.5, c + 0.5, color="0.9", lw=0, zorder=0)
         notes = [["no test pictures"] * lacking + ["(forget)"] * (c in set(forget)) for c, lacking in enumerate(empty)]
@@ -54,7 +54,8 @@ def plot_per_class(
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
         many = 1 if max(map(len, blocks)) > 30 else len(blocks)
-        axis.legend(ncols=many, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, columnspacing=1.2)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "columnspacing": 1.2}
+        axis.legend(bars, blocks, ncols=many, **above)  # labels of bars would be left out where they begin with `_`
         figure.suptitle(title, fontsize=14)
     return figure
 

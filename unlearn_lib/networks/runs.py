@@ -116,7 +116,7 @@ def class_code(classes: Iterable[int]) -> str:
 def run_name(model: str, data: str, seed: int, *parts: str, version: str | None = None) -> str:
     """`<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
     name = "-".join([model_code(model), data, *parts, f"s{seed}", *([version] if version else [])])
-    if name != Path(name).name or name.startswith("."):
+    if name != Path(name).name or name.startswith(".") or not str(version or "").isprintable():
         raise UserError(f"version-name: {version!r} given; letters, digits, '.', '_' and '-' are accepted")
     return name
 
@@ -191,10 +191,13 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     tensors, _ = load_tensors(path)
     state = model.state_dict()
     wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
-    wrong = wrong or [name for name in state if state[name].shape != tensors[name].shape]
+    if not wrong:
+        try:
+            load_state(model, tensors)
+        except RuntimeError:
+            wrong = [name for name in state if state[name].shape != tensors[name].shape]
     if wrong:
         raise UserError(
             f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
         )
-    load_state(model, tensors)
     return model

@@ -17,7 +17,7 @@ import torchvision
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from unlearn_lib.common import UserError
+from unlearn_lib.common import UserError, as_number
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
 from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor
 
@@ -64,9 +64,16 @@ def make_model(
     A factory is called with num_classes and size where it takes them; it is code, found from the current folder too.
     Raises UserError on an unknown name, a size that the network does not take, or dropout where it has none.
     """
+    num_classes, size, dropout = (
+        given if given is None else as_number(argument, given)
+        for argument, given in (("num_classes", num_classes), ("size", size), ("dropout", dropout))
+    )
+    for argument, given in (("num_classes", num_classes), ("size", size)):
+        if given is not None and given < 1:
+            raise UserError(f"{argument}: {given} given; at least 1 is accepted")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"dropout: {dropout} given; a rate from 0 up to, not including, 1 is accepted")
-    make = _maker(name)
+    make, seed = _maker(str(name)), as_number("seed", seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(name, {} if num_classes is None else {"num_classes": num_classes}, size)
