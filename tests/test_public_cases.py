@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -921,3 +922,106 @@ def test_a_class_folder_whose_name_is_no_text_has_a_name_that_can_be_drawn(tmp_p
     classes = load_data(tmp_path / "pets").classes
     assert classes == ["ant", "b\\udce9"]
     assert readable(classes[1]) == classes[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("place", ["", "ant", "bee/0.png"])
+def test_what_may_not_be_read_is_named(tmp_path, place):
+    locked = pets(tmp_path / "pets") / place
+    locked.chmod(0)
+    try:
+        data = load_data(tmp_path / "pets")
+        assert place in data.unreadable
+    except UserError as error:
+        assert str(locked) in str(error)
+    finally:
+        locked.chmod(0o700)
+
+
+# Networks of another form, each a factory in a file of the user's.
+
+FORMS = """
+from torch import nn, compile, jit
+from torch.nn import Linear, Flatten, Sequential
+class Net(nn.Module):
+    input_shape, end = (1, 28, 28), staticmethod(lambda y, x, training: y)
+    def __init__(self, num_classes=10, end=None, bias=True):
+        super().__init__()
+        self.conv, self.fc, self.end = nn.Conv2d(1, 4, 3, stride=4), Linear(196, num_classes, bias), end or self.end
+    def forward(self, x):
+        return self.end(self.fc(self.conv(x).relu().flatten(1)), x, self.training)
+class Shared(Net):
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.one = self.two = Linear(196, 196)
+    def forward(self, x):
+        return self.fc(self.two(self.one(self.conv(x).relu().flatten(1))).relu())
+class Still(nn.Module):
+    input_shape = (1, 28, 28)
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+def pair(num_classes=10): return Net(num_classes, lambda y, x, training: (y, x))
+def named(num_classes=10): return Net(num_classes, lambda y, x, training: {"logits": y})
+def pair_in_training(num_classes=10): return Net(num_classes, lambda y, x, training: (y, x) if training else y)
+def squeezed(num_classes=10): return Net(num_classes, lambda y, x, training: y.squeeze())
+def softmax(num_classes=10): return Net(num_classes, lambda y, x, training: y.softmax(1))
+def maps(num_classes=10): return Net(num_classes, lambda y, x, training: y[:, :, None, None])
+def seven(num_classes=10): return Net(7)
+def half(num_classes=10): return Net(num_classes).half()
+def double(num_classes=10): return Net(num_classes).double()
+def parallel(num_classes=10): return nn.DataParallel(Net(num_classes))
+def scripted(num_classes=10): return jit.script(Sequential(Flatten(), Linear(784, num_classes)))
+def compiled(num_classes=10): return compile(Net(num_classes))
+def no_bias(num_classes=10): return Net(num_classes, bias=False)
+def frozen(num_classes=10): return Net(num_classes).requires_grad_(False)
+def nothing(num_classes=10): return None
+"""
+
+
+@pytest.fixture
+def forms(tmp_path, monkeypatch):
+    """An experiment with one of the networks above, trained for one epoch where it can be."""
+    (tmp_path / "forms.py").write_text(FORMS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "forms", raising=False)
+    where = {"forget": [1], "train_epochs": 1, "runs_root": tmp_path / "runs"}
+    return lambda name: Experiment(f"forms:{name}", "digits", **where)
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("pair", "model: Net returns a tuple; one that returns its logits"),
+        ("named", "model: Net returns a dict; one that returns its logits"),
+        ("pair_in_training", "model: it returns a tuple in training; one that returns its logits is accepted"),
+        (
+            "squeezed",
+            "model: forms:squeezed answers a single picture with (10,), (1, 10) is wanted; flatten(1) instead",
+        ),
+        ("softmax", "model: forms:softmax returns probabilities (softmax); one that returns its logits is accepted"),
+        ("maps", "model: forms:maps has 10x1x1 outputs"),
+        ("seven", "model: forms:seven has 7 outputs; 10 are wanted"),
+        ("half", "model: its weights are torch.float16; float32 is accepted"),
+        ("double", "model: its weights are torch.float64; float32 is accepted"),
+        ("parallel", "model: a DataParallel given; the network in it, its .module, is accepted"),
+        ("scripted", "model: a scripted network given; the nn.Module that was scripted is accepted"),
+        ("frozen", "model: none of its parameters requires a gradient"),
+        ("nothing", "model: forms:nothing returns a NoneType"),
+        ("Still", "model: forms:Still has no parameters"),
+        ("absent", "model: forms:absent makes no network"),
+    ],
+)
+def test_a_network_of_another_form_is_refused_in_a_sentence(forms, tmp_path, name, sentence):
+    with pytest.raises(UserError) as raised:
+        forms(name).train()
+    assert str(raised.value).startswith(sentence)
+    assert not list(tmp_path.glob("runs/forms*/config.json"))
+
+
+@pytest.mark.parametrize("name", ["Net", "Shared", "compiled", "no_bias"])
+def test_a_network_of_another_form_is_kept_and_opened_again(forms, name):
+    lab = forms(name)
+    run = lab.train()
+    again = evaluate(lab.load(run), lab.dataset, [1])
+    assert again["confusion"] == run.metrics["original"]["confusion"]
+    assert (lab.unlearn(samples=10).blocks["masked"] is None) == (name == "no_bias")

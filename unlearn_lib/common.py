@@ -37,11 +37,13 @@ def show_log(stream=None) -> None:
 
 def read_text(path: Path, argument: str) -> str:
     """A text file in UTF-8 or, marked as such, UTF-16, as editors write them. Raises UserError on others."""
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
+    except OSError as error:
+        raise UserError(f"{argument}: {path} cannot be read ({error.strerror})") from error
     if "\0" in text:
         raise UserError(f"{argument}: {path} is not text in UTF-8 or UTF-16; save it as one of them")
     return text

@@ -49,7 +49,7 @@ def locked(folder: Path) -> Iterator[None]:
     It is the operating system's, so that a process which dies gives it back, and may be taken again inside itself.
     """
     path = folder.parent / ".locks" / f"{folder.name}.lock"
-    with _told(path):
+    with disk_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True)
         try:
@@ -101,9 +101,13 @@ def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
     """Write a safetensors file, whole or not at all; `facts` go into its header as JSON."""
-    header = {"json": json.dumps(facts or {}, allow_nan=False)}
+    header, places = {"json": json.dumps(facts or {}, allow_nan=False)}, set()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():  # layers may share their weights, which the format does not know
+        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
     with _scratch(path) as scratch:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, scratch, header)
+        save_file(tensors, scratch, header)
 
 
 def load_tensors(path: Path) -> Made:
@@ -137,7 +141,7 @@ def replace_folder(new: Path, path: Path) -> None:
     Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
     `restore_folder` brings it back after a death in between.
     """
-    with _told(path):
+    with disk_told(path):
         if path.is_dir() and not _swap(new, path):
             path.rename(_aside(path))
         if not path.is_dir():
@@ -172,7 +176,7 @@ def _swap(one: Path, other: Path) -> bool:
 def _scratch(path: Path) -> Iterator[Path]:
     """A file beside `path` to write into, which takes its place once it is whole and on the disk."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with _told(path):
+    with disk_told(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield scratch
@@ -184,7 +188,7 @@ def _scratch(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def disk_told(path: Path) -> Iterator[None]:
     """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
     try:
         yield

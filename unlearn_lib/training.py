@@ -54,8 +54,8 @@ def fit(
     bits as if it had never stopped.
     Raises UserError on numbers out of range, before any work is done, and where the loss is no longer finite.
     """
-    numbers = check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
-    epochs, lr, batch_size, save_every = numbers.values()
+    given = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "save_every": save_every}
+    epochs, lr, batch_size, save_every = check_positive(**given).values()
     label_smoothing, weight_decay, seed = _check_others(label_smoothing, weight_decay, seed)
     forget = check_classes(forget, data.num_classes, none=True)
     train, val = data.train.without(forget), data.val.without(forget)
@@ -64,7 +64,6 @@ def fit(
     key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
     key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
     key |= {"network": digest(str(model), model.state_dict())}
-
     device = pick_device(device)
     training = _Training(model.to(device, memory_format=torch.channels_last), data, forget, label_smoothing)
     training.prepare(lr, weight_decay, epochs * -(-len(train) // batch_size))
@@ -107,7 +106,9 @@ class _Training:
 
     def prepare(self, lr: float, weight_decay: float, steps: int) -> None:
         """The optimiser, its schedule, an empty history; the best weights so far are those of the start."""
-        parameters = list(self.model.parameters())
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not parameters:
+            raise UserError("model: none of its parameters requires a gradient; one that can be trained is accepted")
         large = sum(parameter.numel() for parameter in parameters) > 5_000_000  # there the update is what costs
         self.optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=large or None)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, lr, total_steps=steps)
@@ -141,6 +142,9 @@ class _Training:
                 images = _mirror_and_shift(images)
             with fast_arithmetic(device):
                 logits = self.model(images.contiguous(memory_format=torch.channels_last))
+            if not isinstance(logits, torch.Tensor):
+                kind = type(logits).__name__
+                raise UserError(f"model: it returns a {kind} in training; one that returns its logits is accepted")
             if logits.shape[1:] != self.allowed.shape:
                 outputs = "x".join(map(str, logits.shape[1:]))
                 raise UserError(f"model: {outputs} outputs given; {len(self.allowed)} are wanted, one a class")

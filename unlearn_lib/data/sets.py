@@ -201,7 +201,10 @@ def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
         raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
     title = data_name(name)
     known = {"title": title, "source": f"the image folder {title}", "flip": True}
-    return known | read_folder(Path(name).expanduser().resolve(), framing)
+    try:
+        return known | read_folder(Path(name).expanduser().resolve(), framing)
+    except PermissionError as error:
+        raise UserError(f"data: {error.filename} cannot be read ({error.strerror})") from error
 
 
 def _tell(data: Data) -> None:

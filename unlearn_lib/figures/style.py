@@ -14,7 +14,7 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from unlearn_lib.common import REPOSITORY
+from unlearn_lib.common import REPOSITORY, UserError
 
 # Start the backend now: inside a style's context the notebook's would start, and be undone with the style.
 plt.switch_backend(matplotlib.get_backend())
@@ -89,7 +89,10 @@ def sentence_figure(title: str, sentence: str) -> Figure:
 def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> Path:
     """Write `<name>.png` into `folder` (`$UNLEARN_FIGURES`, else the repository's `figures/`) and return its path."""
     folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or REPOSITORY / "figures")
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
-    figure.savefig(path, metadata={"Software": None})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, metadata={"Software": None})
+    except OSError as error:
+        raise UserError(f"figure: {path} cannot be written ({error.strerror or error})") from error
     return path

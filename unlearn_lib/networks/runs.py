@@ -23,6 +23,7 @@ from unlearn_lib.networks.weights import load_state
 from unlearn_lib.networks.zoo import make_model, model_code
 from unlearn_lib.store import (
     digest,
+    disk_told,
     load_tensors,
     locked,
     read_json,
@@ -172,7 +173,8 @@ def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history:
     """Write a run folder, in place of an older one of that name, and return it."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
     config = {**arguments, **notes, "versions": versions, "format": FORMAT}
-    new = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
+    with disk_told(root / name):
+        new = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=root))
     try:
         save_tensors(new / "model.safetensors", model.state_dict())
         write_json(new / "history.json", history)

@@ -18,8 +18,9 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import UserError, as_number
+from unlearn_lib.networks.checks import check_foreign
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor
+from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor, plain
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,12 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
         raise UserError(
             f"model: {name} returns a {type(model).__name__}; a function that returns an nn.Module is accepted"
         )
+    model = plain(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     shape = tuple(getattr(model, "input_shape", (channels, 64, 64)))
     model.input_shape = shape if size is None else (shape[0], size, size)
+    with _size_told(name, model.input_shape[-1]):
+        check_foreign(model, name)
     return model
 
 

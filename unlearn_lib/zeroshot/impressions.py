@@ -56,8 +56,7 @@ def make_impressions(
 
     natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
     layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
-    strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves ten steps to do
-    (five where there are more than 100 classes).
+    strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k (ten steps, above 100 classes 5).
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
     deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
