@@ -134,7 +134,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
 
     def full_disk(path, content):
-        with store._told(path):
+        with store.disk_told(path):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
