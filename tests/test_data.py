@@ -207,7 +207,7 @@ def test_a_picture_that_does_not_open_is_left_out_counted_and_named(tmp_path):
     broken = write_folder(tmp_path / "pets") / "test" / "bee" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
     data = load_data(str(tmp_path / "pets"))
-    assert data.unreadable == ["3.png"]
+    assert data.unreadable == ["test/bee/3.png"]
     assert data.test.labels.bincount().tolist() == [10, 9]
 
 

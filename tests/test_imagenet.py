@@ -114,7 +114,7 @@ def test_an_absent_imagenet_is_said_with_both_layouts(tmp_path):
 def test_weights_are_taken_as_they_come_and_what_does_not_open_is_left_out(lab):
     original = lab.train()
     assert sum(map(sum, original.metrics["original"]["confusion"])) == 11
-    assert original.config["unreadable"] == ["ILSVRC2012_val_00000005.JPEG"]
+    assert original.config["unreadable"] == ["val/n01514668/ILSVRC2012_val_00000005.JPEG"]
     assert original.history == {}
 
 

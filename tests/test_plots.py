@@ -30,6 +30,7 @@ from unlearn_lib import (
     save_figure,
     score,
 )
+from unlearn_lib.common import UserError
 from unlearn_lib.figures.style import looks_of
 from unlearn_lib.presets import CHOICES
 
@@ -75,7 +76,9 @@ def test_other_models_are_told_apart_and_are_none_of_the_known():
     assert looks["mine"] == looks_of(["mine"])["mine"]
 
 
-@pytest.mark.parametrize("name", ["a$b$c", "$\\bad{$", "_under_", "100 % <b>", r"back\\slash"])
+@pytest.mark.parametrize(
+    "name", ["a$b$c", "$\\bad{$", "_under_", "100 % <b>", r"back\\slash", "x^2_i", "数字", "two\nlines"]
+)
 def test_names_are_drawn_as_they_are(name, tmp_path):
     classes, blocks = [name, "dog"], {"original": score([[3, 1], [0, 2]], [1]), name: score([[3, 1], [0, 2]], [1])}
     changes = class_changes(*blocks.values(), classes, [1])
@@ -85,6 +88,7 @@ def test_names_are_drawn_as_they_are(name, tmp_path):
         figure.savefig(tmp_path / "drawn.png")
         texts = [text for text in figure.findobj(plt.Text) if name in text.get_text()]
         assert texts and not any(text.get_parse_math() for text in texts)
+    assert name in [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
 
 
 def test_a_class_without_test_pictures_says_so_and_has_no_bar():
@@ -160,6 +164,12 @@ def test_layers_that_are_all_responsive_are_a_sentence():
 def test_pictures_can_have_a_name_a_row():
     figure = plot_pictures(torch.rand(4, 1, 8, 8), ["a"] * 4, "rows", columns=2, rows=["plain", "deepinversion"])
     assert [axis.get_ylabel() for axis in figure.axes] == ["plain", "", "deepinversion", ""]
+
+
+def test_a_figure_on_a_full_disk_is_a_sentence(tmp_path):
+    (tmp_path / "one.png").symlink_to("/dev/full")
+    with pytest.raises(UserError, match="figure: .*one.png cannot be written .No space left on device"):
+        save_figure(plt.figure(), "one", tmp_path)
 
 
 def test_a_figure_is_saved_under_its_name(tmp_path):

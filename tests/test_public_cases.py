@@ -1,8 +1,10 @@
 """Other people's pictures, folders and lists of classes, one case a test: read rightly, or refused in a sentence."""
 
+import itertools
 import logging
 import os
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -11,9 +13,23 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
+from tiny import tiny_data, tiny_network
 
-from unlearn_lib import load_data, parse_classes
-from unlearn_lib.common import listed
+from unlearn_lib import (
+    Experiment,
+    ZeroShotUnlearner,
+    evaluate,
+    fit,
+    load_data,
+    make_impressions,
+    make_model,
+    mask,
+    parse_classes,
+    score,
+    split,
+)
+from unlearn_lib.__main__ import main
+from unlearn_lib.common import UserError, as_number, listed, readable
 from unlearn_lib.data.pictures import decode, first_framing, open_picture
 from unlearn_lib.networks import Framing
 
@@ -66,6 +82,19 @@ def pets(root):
 
 PALETTE = Image.new("P", (4, 4), 1)
 PALETTE.putpalette([0, 0, 0, 78, 78, 78] + [0] * 762)
+
+
+def png(bits, kind, row, transparent):
+    """A PNG of 4x4 pixels with a transparent value, written by hand: Pillow writes no depth of its own but eight."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header, rows = struct.pack(">IIBBBBB", 4, 4, bits, kind, 0, 0, 0), zlib.compress((b"\0" + row) * 4)
+    parts = {b"IHDR": header, b"tRNS": transparent, b"IDAT": rows, b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts.items() if part[0] != b"tRNS" or transparent)
+
+
 CASES = {
     "16 bits in a PNG": (GREY16, "png", {}, 78),
     "16 bits in a TIFF": (GREY16, "tif", {}, 78),
@@ -76,6 +105,26 @@ CASES = {
     "16 bits, the value itself transparent": (GREY16, "png", {"transparency": 20_000}, 255),
     "12 bits in a TIFF": (tiff(bytes.fromhex("4e24e2") * 8, t258=12), "tif", {}, 78),
     "10 bits in a PGM": (b"P5 4 4 1023\n" + struct.pack(">16H", *[500] * 16), "pgm", {}, 125),
+    "16 bits a colour": (png(16, 2, b"\x4e\x20" * 12, b""), "png", {}, 78),
+    "16 bits a colour, it is transparent": (png(16, 2, b"\x4e\x20" * 12, b"\x4e\x20" * 3), "png", {}, 255),
+    "16 bits a colour, another is transparent": (png(16, 2, b"\x4e\x20" * 12, b"\x20\x4e" * 3), "png", {}, 78),
+    "16 bits, half transparent": (png(16, 4, b"\x4e\x20\x80\0" * 4, b""), "png", {}, 166),
+    "4 bits": (png(4, 0, b"\x55\x55", b""), "png", {}, 85),
+    "4 bits, the value itself transparent": (png(4, 0, b"\x55\x55", b"\0\x05"), "png", {}, 255),
+    "4 bits, another value transparent": (png(4, 0, b"\x55\x55", b"\0\x06"), "png", {}, 85),
+    "2 bits": (png(2, 0, b"\x55", b""), "png", {}, 85),
+    "2 bits, the value itself transparent": (png(2, 0, b"\x55", b"\0\x01"), "png", {}, 255),
+    "1 bit, the value itself transparent": (png(1, 0, b"\0", b"\0\0"), "png", {}, 255),
+    "4 bits in a TIFF": (tiff(b"\x55" * 8, t258=4), "tif", {}, 85),
+    "8 bits, of which 0 is white": (tiff(b"\x4e" * 16, t262=0), "tif", {}, 177),
+    "a grey scale of 100 steps": (b"P5 4 4 100\n" + b"\x32" * 16, "pgm", {}, 128),
+    "10 bits a colour": (b"P6 4 4 1023\n" + struct.pack(">48H", *[313] * 48), "ppm", {}, 78),
+    "colours and a channel that means nothing": (
+        tiff(b"\x4e\x4e\x4e\0" * 16, t258=(8,) * 4, t262=2, t277=4, t338=0),
+        "tif",
+        {},
+        78,
+    ),
     "floats in a TIFF": (Image.fromarray(np.full((4, 4), 0.25, np.float32)), "tif", {}, 64),
     "floats in a PFM": (Image.fromarray(np.full((4, 4), 0.25, np.float32)), "pfm", {}, 64),
     "1 bit, white": (Image.new("1", (4, 4), 1), "png", {}, 255),
@@ -118,8 +167,28 @@ NO_DEPTH = {
 def test_a_picture_of_unknown_depth_is_left_out_by_name(tmp_path, heard, case):
     Image.fromarray(NO_DEPTH[case]).save(pets(tmp_path / "pets") / "ant" / "odd.tif")
     data = load_data(tmp_path / "pets")
-    assert data.unreadable == ["odd.tif"]
-    assert "1 picture does not open and is left out: odd.tif" in heard()
+    assert data.unreadable == ["ant/odd.tif"]
+    assert "1 picture does not open and is left out: ant/odd.tif" in heard()
+
+
+@pytest.mark.parametrize("bits, kind", [(8, "b"), (16, "h")])
+def test_a_picture_with_signs_is_left_out_by_name(tmp_path, bits, kind):
+    data = tiff(struct.pack(f"<16{kind}", *[-98] * 16), t258=bits, t339=2)
+    write(pets(tmp_path / "pets") / "ant" / "odd.tif", data)
+    assert load_data(tmp_path / "pets").unreadable == ["ant/odd.tif"]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_two_damaged_pictures_of_one_name_are_told_apart(tmp_path, monkeypatch, heard, on_disk):
+    for part, name in itertools.product(("train", "test"), ("ant", "bee")):
+        write(pets(tmp_path / "pets" / part) / name / "deep" / "x.png", b"no picture")
+    monkeypatch.setattr("unlearn_lib.data.folders.IN_MEMORY", 0 if on_disk else 2**31)
+    data = load_data(tmp_path / "pets")
+    for part in (data.train, data.val, data.test):
+        part.batch(torch.arange(len(part)))
+    assert sorted(data.unreadable) == [
+        f"{part}/{name}/deep/x.png" for part in ("test", "train") for name in ("ant", "bee")
+    ]
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp", "tif"])
@@ -129,7 +198,7 @@ def test_of_an_animated_file_the_first_frame_is_taken_and_that_is_said(tmp_path,
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
     assert abs(np.asarray(open_picture(path)).astype(int) - 78).max() <= 1
     load_data(tmp_path / "pets")
-    assert f"the first is taken: 1 (moving.{ending})" in heard()
+    assert f"the first is taken: 1 (ant/moving.{ending})" in heard()
 
 
 def test_a_photograph_with_a_second_picture_inside_is_no_animation(tmp_path, heard):
@@ -176,7 +245,7 @@ def test_a_picture_that_was_cut_short_is_left_out_by_name(tmp_path, kind, ending
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     whole = write(tmp_path / f"whole.{ending}", Image.fromarray(noise).convert(kind)).read_bytes()
     write(pets(tmp_path / "pets") / "bee" / f"half.{ending}", whole[: len(whole) // 2])
-    assert load_data(tmp_path / "pets").unreadable == [f"half.{ending}"]
+    assert load_data(tmp_path / "pets").unreadable == [f"bee/half.{ending}"]
 
 
 def test_a_picture_of_more_pixels_than_memory_is_left_out_by_name(tmp_path):
@@ -184,7 +253,7 @@ def test_a_picture_of_more_pixels_than_memory_is_left_out_by_name(tmp_path):
     png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + header
     png += struct.pack(">I", zlib.crc32(b"IHDR" + header)) + b"\0\0\0\0IDAT" + b"\0\0\0\0"
     write(pets(tmp_path / "pets") / "ant" / "bomb.png", png)
-    assert load_data(tmp_path / "pets").unreadable == ["bomb.png"]
+    assert load_data(tmp_path / "pets").unreadable == ["ant/bomb.png"]
 
 
 @pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1)])
@@ -521,11 +590,14 @@ def test_a_list_that_names_itself_is_refused(tmp_path):
 # Folders at random: every picture is read with the right class, or named.
 
 FORMATS = {".jpg": "JPEG", ".tif": "TIFF", ".gif": "GIF", ".bmp": "BMP", ".webp": "WEBP"}
+GREYS = (0, 120, 255)  # of the classes
 folders = st.lists(st.sampled_from(["a", "b", "Deep", ".dot", "__MACOSX", "d.png", "é"]), max_size=3)
 stems = st.sampled_from(["f", ".f", "f.png.", "ü "])
 endings = st.sampled_from([".png", ".PNG", ".jpg", ".tif", ".gif", ".bmp", ".webp", ".txt", "", ".heic", ".npy"])
-contents = st.sampled_from(["L", "RGB", "RGBA", "P", "LA", "I;16", "cut", "empty", "text", "link", "gone", "folder"])
-files = st.tuples(folders, stems, endings, contents, st.tuples(st.integers(1, 9), st.integers(1, 9)))
+MODES = ["1", "L", "RGB", "RGBA", "P", "LA", "CMYK", "LAB", "F", "I", "I;16"]
+contents = st.sampled_from([*MODES, "cut", "empty", "text", "link", "linked folder", "gone", "folder"])
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9)) | st.sampled_from([(1, 400), (400, 1), (70, 50)])
+files = st.tuples(folders, stems, endings, contents, sizes)
 
 
 def scatter(path, content, size, grey):
@@ -535,6 +607,10 @@ def scatter(path, content, size, grey):
         path.mkdir()
     elif content == "text":
         path.write_text("no picture")
+    elif content == "linked folder":
+        scatter(path.with_name(f".{path.name}") / "f.png", "L", size, grey)  # passed over itself, being hidden
+        path.symlink_to(f".{path.name}", target_is_directory=True)
+        return path / "f.png"
     elif content == "gone":
         path.symlink_to("nowhere")
     elif content == "link":
@@ -542,8 +618,16 @@ def scatter(path, content, size, grey):
         path.symlink_to(target.name)
     else:
         image, form = Image.new("L", size, grey), FORMATS.get(path.suffix.lower(), "PNG")
-        if content == "I;16" and form in ("PNG", "TIFF"):
-            image = Image.fromarray(np.full(size[::-1], grey * 257, np.uint16))
+        deep = {"I;16": (257, np.uint16), "F": (1 / 255, np.float32), "I": (257, np.int32)}
+        if content in deep and (form == "TIFF" or (content, form) == ("I;16", "PNG")):
+            times, kind = deep[content]
+            image = Image.fromarray(np.full(size[::-1], grey * times, kind))
+        elif content == "CMYK" and form in ("TIFF", "JPEG"):
+            image = Image.new("CMYK", size, (0, 0, 0, 255 - grey))
+        elif content == "LAB" and form == "TIFF":
+            image = Image.new("LAB", size, (grey, 128, 128))
+        elif content == "1" and grey in (0, 255):
+            image = image.convert("1", dither=Image.Dither.NONE)
         elif content in ("RGB", "RGBA", "P", "LA") and form in ("PNG", "GIF", "TIFF"):
             image = image.convert(content)
         image.save(path, form)
@@ -562,23 +646,382 @@ def test_in_a_folder_at_random_every_picture_is_read_with_its_class_or_named(tmp
             sound = [([], "sound", ".png", "L", (4, 4))] * 3
             for below, stem, ending, content, size in [*sound, *chosen]:
                 path = root.joinpath(part, f"class{label}", *below, f"{stem}{len(written)}{ending}")
-                written.append(scatter(path, content, size, 40 + 80 * label))
+                written.append(scatter(path, content, size, GREYS[label]))
             if loop:
                 (root / part / f"class{label}" / "round").symlink_to("..")
     written = [path for path in written if not path.is_dir()]
     data = load_data(root, shape=(1, 4, 4))
     splits = (data.train, data.val, data.test)
-    for split in splits:
-        greys = (split.images.float().mean((1, 2, 3)) - 40) / 80
-        assert torch.equal(greys.round().long(), split.labels)
+    for part in splits:
+        distance = (part.images.float().mean((1, 2, 3))[:, None] - torch.tensor(GREYS)).abs()
+        assert torch.equal(distance.argmin(1), part.labels)
     assert sum(map(len, splits)) == sum(not named(path.relative_to(root), data) for path in written)
 
 
 def named(path, data):
     """Whether a file is named as unreadable or passed over, itself or a folder that it lies in."""
     above = {f"{folder}/" for folder in path.parents}
-    return path.name in data.unreadable or bool({str(path), *above} & set(data.passed_over))
+    return str(path) in data.unreadable or bool({str(path), *above} & set(data.passed_over))
 
 
 def test_names_that_are_no_text_can_be_listed():
     assert listed(["a", "b\udcff"]).encode() == b"a, b?"
+
+
+# Bad input: what people type, and the sentence that they get. None ends in a traceback, none in a number.
+
+
+@pytest.fixture(scope="module")
+def reach(tmp_path_factory):
+    """What the lists below call: the program's functions, at the tiny network where they need one."""
+    folder, data, net = tmp_path_factory.mktemp("bad"), tiny_data(8, 4), tiny_network()
+    pets(folder / "pets")
+    drawn = make_impressions(net, "head", samples=2)
+    spec = {"model": "lenet5", "data": "digits", "forget": [1], "runs_root": folder / "runs"}
+    return {
+        "Experiment": lambda **given: Experiment(**spec | given),
+        "choose": lambda given: Experiment(**spec | {"forget": given}).forget_classes,
+        "classes": lambda given: parse_classes(given, ["cat", "dog", "3", "1"]),
+        "load": lambda name="digits", **given: load_data(name, folder, **given),
+        "make": lambda name="lenet5", classes=10, **given: make_model(name, classes, **given),
+        "fit": lambda **given: fit(given.pop("model", None) or tiny_network(), data, **{"epochs": 1} | given),
+        "impressions": lambda **given: make_impressions(net, **{"layer": "head", "samples": 1} | given),
+        "unlearner": lambda forget=1, **given: ZeroShotUnlearner(net, drawn, forget, **given),
+        "mask": lambda forget: mask(net, forget),
+        "evaluate": lambda forget, model=net: evaluate(model, data, forget),
+        "score": lambda forget: score(torch.eye(4, dtype=torch.int64), forget),
+        "split": lambda layer: split(net, layer),
+        "net": tiny_network,
+        "nan": float("nan"),
+        "inf": float("inf"),
+        "np": np,
+        "torch": torch,
+        "folder": folder,
+    }
+
+
+BAD = """
+Experiment(seed="abc")                     seed: 'abc' given; a whole number from 0 to
+Experiment(seed="")                        seed: '' given
+Experiment(seed=None)                      seed: None given
+Experiment(seed=1.5)                       seed: 1.5 given
+Experiment(seed=-1)                        seed: -1 given
+Experiment(seed=2**70)                     seed: 1180591620717411303424 given
+Experiment(seed=True)                      seed: True given
+Experiment(train_epochs="x")               train_epochs: 'x' given; a whole number is accepted
+Experiment(train_epochs=1.5)               train_epochs: 1.5 given; a whole number is accepted
+Experiment(train_epochs="0")               epochs: 0 given; a positive, finite number is accepted
+Experiment(train_epochs=nan)               epochs: nan given
+Experiment(train_epochs=True)              train_epochs: True given
+Experiment(train_lr="fast")                train_lr: 'fast' given; a number is accepted
+Experiment(train_lr="0,003")               train_lr: '0,003' given
+Experiment(train_lr=b"1")                  train_lr: b'1' given
+Experiment(train_lr="nan")                 lr: nan given; a positive, finite number is accepted
+Experiment(train_lr="-inf")                lr: -inf given
+Experiment(train_lr=[0.1, 0.2])            train_lr: [0.1, 0.2] given
+Experiment(train_batch_size="")            train_batch_size: '' given
+Experiment(train_batch_size="64.5")        train_batch_size: '64.5' given
+Experiment(train_batch_size="-3")          batch_size: -3 given
+Experiment(dropout="x")                    dropout: 'x' given; a number is accepted
+Experiment(dropout="1.0")                  dropout: 1.0 given; a rate from 0 up to, not including, 1
+Experiment(dropout=nan)                    dropout: nan given
+Experiment(label_smoothing="much")         label_smoothing: 'much' given
+Experiment(size="28.5")                    size: '28.5' given
+Experiment(size="28 px")                   size: '28 px' given
+Experiment(size=0)                         size: 0 given; at least 1 is accepted
+Experiment(size="32")                      size: 32 given; lenet5 takes 28
+Experiment(save_every="never")             save_every: 'never' given
+Experiment(save_every=0)                   save_every: 0 given
+Experiment(memory="512 MB")                memory: '512 MB' given
+Experiment(memory=nan)                     memory: nan given
+Experiment(flip="no")                      flip: 'no' given; True or False is accepted
+Experiment(flip=2)                         flip: 2 given
+Experiment(force="perhaps")                force: 'perhaps' given
+Experiment(weights="").train()             weights: '' given; for lenet5 the file of a state dict is accepted
+Experiment(weights={}).train()             weights: '{}' given
+Experiment(device="gpu")                   device: 'gpu' is not to be had here
+Experiment(device=0)                       device: '0' is not to be had here
+Experiment(version="a/b")                  version-name: 'a/b' given
+Experiment(version="a\\nb")                version-name: 'a\\nb' given
+Experiment(version="a\\0b")                version-name: 'a\\x00b' given
+Experiment(model="LeNet5")                 model: 'LeNet5' given; lenet5, karpathynet
+Experiment(model="")                       model: '' given
+Experiment(model=None)                     model: 'None' given
+Experiment(model="timm/nothing")           model: 'timm/nothing' given; timm has
+Experiment(model=":")                      model: : makes no network
+Experiment(model="no.such:thing")          model: no.such:thing makes no network
+Experiment(data=None).dataset              data: 'None' is neither a data set
+Experiment(data=3).dataset                 data: '3' is neither a data set
+Experiment(data="Digits").dataset          data: 'Digits' is neither a data set
+Experiment().unlearn(layer="")             layer: '' given (no such layer)
+Experiment().unlearn(layer=3)              layer: '3' given (no such layer)
+Experiment().unlearn(layer="FC3")          layer: 'FC3' given (no such layer)
+Experiment().unlearn("NegGrad+")           method: 'NegGrad+' given
+Experiment().unlearn(None)                 method: None given
+Experiment().unlearn(recipe="")            recipe: '' given
+Experiment().unlearn(samples="many")       samples: 'many' given
+Experiment().unlearn(samples="1.5")        samples: '1.5' given
+Experiment().unlearn(samples=0)            samples, steps: 0, None given
+Experiment().unlearn(lr="x")               lr: 'x' given
+Experiment().unlearn(epochs="2.5")         epochs: '2.5' given
+Experiment().unlearn(forget_weight="-1")   forget_weight: -1.0 given
+Experiment().unlearn(retain_weight="inf")  retain_weight: inf given
+Experiment().unlearn(rate=1)               rate: no such number
+choose("1 2")                              forget: no class '1 2'
+choose("1,2")                              forget: no class '1,2'
+choose("[1, 2]")                           forget: no class '[1, 2]'
+choose("all")                              forget: no class 'all'
+choose(None)                               forget: no class 'None'
+choose(b"1")                               forget: no class "b'1'"
+choose(True)                               forget: no class 'True'
+choose([True, False])                      forget: no class 'True'
+choose(np.arange(10) == 3)                 forget: no class 'False'
+choose(torch.arange(10) == 3)              forget: no class 'tensor(False)'
+choose([1.0])                              forget: no class '1.0'
+choose("10")                               forget: no class '10'
+classes("Cat")                             forget: no class 'Cat'
+classes("cat,dog")                         forget: no class 'cat,dog'
+classes(["cat", ["dog"]])                  forget: no class "['dog']"
+classes({"cat": 1, "cow": 2})              forget: no class 'cow'
+load(seed="x")                             seed: 'x' given
+load(shape="28")                           shape: 28 given; channels (1 or 3), height and width are accepted
+load(shape=(28, 28))                       shape: (28, 28) given
+load(shape=(4, 28, 28))                    shape: (4, 28, 28) given
+load(shape=(1, 0, 28))                     shape: (1, 0, 28) given
+load(shape=(1, "a", 28))                   size: 'a' given
+load(flip="yes")                           flip: 'yes' given
+load(None)                                 data: 'None' is neither a data set
+load("")                                   data: '' is neither a data set
+load("pets")                               data: 'pets' is neither a data set
+make(classes="ten")                        num_classes: 'ten' given
+make(classes=0)                            num_classes: 0 given; at least 1 is accepted
+make(classes=-1)                           num_classes: -1 given
+make(classes=2.5)                          num_classes: 2.5 given
+make(dropout="x")                          dropout: 'x' given
+make(seed=None)                            seed: None given
+make(3)                                    model: '3' given
+fit(epochs="many")                         epochs: 'many' given
+fit(lr="x")                                lr: 'x' given
+fit(seed="x")                              seed: 'x' given
+fit(weight_decay=nan)                      weight_decay: nan given
+fit(weight_decay="-1")                     weight_decay: -1.0 given
+fit(label_smoothing="1")                   label_smoothing: 1.0 given
+fit(forget=[9])                            classes: [9] given; at least one from 0 to 3 is accepted
+fit(forget="cat")                          classes: 'cat' given
+fit(model=net(classes=3))                  model: 3 outputs given; 4 are wanted, one a class
+fit(model=net(classes=9))                  model: 9 outputs given
+impressions(samples="x")                   samples: 'x' given
+impressions(steps="2.5")                   steps: '2.5' given
+impressions(steps=-1)                      samples, steps: 1, -1 given
+impressions(seed="x")                      seed: 'x' given
+impressions(classes="7")                   classes: [7] given
+impressions(layer="")                      layer: '' given
+unlearner("12")                            forget: [12] given
+unlearner("cat")                           forget: 'cat' given
+unlearner(1.7)                             forget: 1.7 given; a whole number is accepted
+unlearner([])                              forget: none given
+unlearner([True])                          forget: True given
+unlearner(epochs="x")                      epochs: 'x' given
+unlearner(lr="")                           lr: '' given
+unlearner(seed="x")                        seed: 'x' given
+unlearner(layer="")                        layer: '' given
+mask([1.5])                                classes: 1.5 given
+mask("12")                                 classes: [12] given
+mask([])                                   classes: [] given
+mask(torch.tensor([True, False]))          classes: tensor(True) given
+evaluate([11])                             classes: [11] given
+evaluate("cat")                            classes: 'cat' given
+evaluate([1], net(classes=3))              model: its head has 3 outputs, tiny has 4 classes
+score([-1])                                classes: [-1] given
+score(4)                                   classes: [4] given
+split("")                                  layer: '' given (no such layer); accepted: input, conv
+split(None)                                layer: 'None' given
+"""
+BAD = [tuple(part.strip() for part in line.split("  ", 1)) for line in BAD.strip().splitlines()]
+
+
+@pytest.mark.parametrize("typed, sentence", BAD, ids=[typed for typed, _ in BAD])
+def test_bad_input_ends_in_one_sentence(reach, typed, sentence):
+    with pytest.raises(UserError) as raised:
+        eval(typed, reach)
+    assert str(raised.value).startswith(sentence)
+    assert "\n" not in str(raised.value)
+    assert not list(reach["folder"].glob("runs/lenet5*"))  # before any work
+
+
+def test_at_least_eighty_bad_inputs_are_tried():
+    assert len({typed for typed, _ in BAD}) >= 80
+
+
+SAME = """
+Experiment(seed="3")                       Experiment(seed=3)
+Experiment(seed=" 3.0 ")                   Experiment(seed=3)
+Experiment(seed=np.int64(3))               Experiment(seed=3)
+Experiment(train_epochs="2")               Experiment(train_epochs=2)
+Experiment(train_epochs=2.0)               Experiment(train_epochs=2)
+Experiment(train_lr="3e-3")                Experiment(train_lr=0.003)
+Experiment(train_lr=torch.tensor(0.5))     Experiment(train_lr=0.5)
+Experiment(train_batch_size="64")          Experiment(train_batch_size=64)
+Experiment(dropout="0.25")                 Experiment(dropout=0.25)
+Experiment(size="28")                      Experiment(size=28)
+Experiment(memory="256")                   Experiment(memory=256)
+Experiment(flip="False")                   Experiment(flip=False)
+Experiment(flip="true")                    Experiment(flip=True)
+Experiment(flip=0)                         Experiment(flip=False)
+Experiment(force="False")                  Experiment(force=False)
+Experiment(version=3)                      Experiment(version="3")
+choose("2")                                choose(2)
+choose(torch.tensor(2))                    choose([2])
+load(seed="3").train.fingerprint           load(seed=3).train.fingerprint
+load(flip="false").flip                    False
+load(shape=("1", "8", "8")).shape          (1, 8, 8)
+fit(epochs="2", lr="0.01")["lr"]           fit(epochs=2, lr=0.01)["lr"]
+fit(forget="1")["train_loss"]              fit(forget=[1])["train_loss"]
+impressions(samples="2").labels.tolist()   [0, 0, 1, 1, 2, 2, 3, 3]
+impressions(classes="2").labels.tolist()   [2]
+unlearner("2").forget                      [2]
+unlearner(2, epochs="3").epochs            3
+score("1")                                 score([1])
+"""
+SAME = [tuple(part.strip() for part in line.split("  ", 1)) for line in SAME.strip().splitlines()]
+
+
+@pytest.mark.parametrize("text, number", SAME, ids=[text for text, _ in SAME])
+def test_a_number_given_as_text_is_that_number(reach, text, number):
+    assert eval(text, reach) == eval(number, reach)
+
+
+@pytest.mark.parametrize("given", ["7", 7, 7.0, np.int32(7), np.float64(7), torch.tensor(7), torch.tensor([7.0])])
+def test_whole_numbers_are_ints_whatever_they_come_as(given):
+    assert type(as_number("epochs", given)) is int
+    assert as_number("epochs", given) == 7
+
+
+@pytest.mark.parametrize("layer", [3, "3"])
+def test_a_layer_of_nn_sequential_may_be_given_as_its_number(layer):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    net.input_shape = (1, 2, 2)
+    assert make_impressions(net, layer, samples=1).layer == "3"
+
+
+@pytest.mark.parametrize(
+    "words", ["--seed x", "--epochs 1.5", "--lr fast", "--batch-size", "--dropout none", "--size 28px"]
+)
+def test_a_number_that_is_none_is_refused_by_the_shell(tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as raised:
+        main(["train", "--model", "lenet5", "--data", "digits", "--runs-root", str(tmp_path), *words.split()])
+    assert raised.value.code == 2
+    assert f"argument {words.split()[0]}" in capsys.readouterr().err.replace("-b/", "").replace("-e/", "").replace(
+        "-d/", ""
+    )
+
+
+def test_a_class_folder_whose_name_is_no_text_has_a_name_that_can_be_drawn(tmp_path):
+    pets(tmp_path / "pets")
+    os.rename(tmp_path / "pets" / "bee", os.fsencode(tmp_path / "pets") + b"/b\xe9")
+    classes = load_data(tmp_path / "pets").classes
+    assert classes == ["ant", "b\\udce9"]
+    assert readable(classes[1]) == classes[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("place", ["", "ant", "bee/0.png"])
+def test_what_may_not_be_read_is_named(tmp_path, place):
+    locked = pets(tmp_path / "pets") / place
+    locked.chmod(0)
+    try:
+        data = load_data(tmp_path / "pets")
+        assert place in data.unreadable
+    except UserError as error:
+        assert str(locked) in str(error)
+    finally:
+        locked.chmod(0o700)
+
+
+# Networks of another form, each a factory in a file of the user's.
+
+FORMS = """
+from torch import nn, compile, jit
+from torch.nn import Linear, Flatten, Sequential
+class Net(nn.Module):
+    input_shape, end = (1, 28, 28), staticmethod(lambda y, x, training: y)
+    def __init__(self, num_classes=10, end=None, bias=True):
+        super().__init__()
+        self.conv, self.fc, self.end = nn.Conv2d(1, 4, 3, stride=4), Linear(196, num_classes, bias), end or self.end
+    def forward(self, x):
+        return self.end(self.fc(self.conv(x).relu().flatten(1)), x, self.training)
+class Shared(Net):
+    def __init__(self, num_classes=10):
+        super().__init__(num_classes)
+        self.one = self.two = Linear(196, 196)
+    def forward(self, x):
+        return self.fc(self.two(self.one(self.conv(x).relu().flatten(1))).relu())
+class Still(nn.Module):
+    input_shape = (1, 28, 28)
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+def pair(num_classes=10): return Net(num_classes, lambda y, x, training: (y, x))
+def named(num_classes=10): return Net(num_classes, lambda y, x, training: {"logits": y})
+def pair_in_training(num_classes=10): return Net(num_classes, lambda y, x, training: (y, x) if training else y)
+def squeezed(num_classes=10): return Net(num_classes, lambda y, x, training: y.squeeze())
+def softmax(num_classes=10): return Net(num_classes, lambda y, x, training: y.softmax(1))
+def maps(num_classes=10): return Net(num_classes, lambda y, x, training: y[:, :, None, None])
+def seven(num_classes=10): return Net(7)
+def half(num_classes=10): return Net(num_classes).half()
+def double(num_classes=10): return Net(num_classes).double()
+def parallel(num_classes=10): return nn.DataParallel(Net(num_classes))
+def scripted(num_classes=10): return jit.script(Sequential(Flatten(), Linear(784, num_classes)))
+def compiled(num_classes=10): return compile(Net(num_classes))
+def no_bias(num_classes=10): return Net(num_classes, bias=False)
+def frozen(num_classes=10): return Net(num_classes).requires_grad_(False)
+def nothing(num_classes=10): return None
+"""
+
+
+@pytest.fixture
+def forms(tmp_path, monkeypatch):
+    """An experiment with one of the networks above, trained for one epoch where it can be."""
+    (tmp_path / "forms.py").write_text(FORMS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "forms", raising=False)
+    where = {"forget": [1], "train_epochs": 1, "runs_root": tmp_path / "runs"}
+    return lambda name: Experiment(f"forms:{name}", "digits", **where)
+
+
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("pair", "model: Net returns a tuple; one that returns its logits"),
+        ("named", "model: Net returns a dict; one that returns its logits"),
+        ("pair_in_training", "model: it returns a tuple in training; one that returns its logits is accepted"),
+        (
+            "squeezed",
+            "model: forms:squeezed answers a single picture with (10,), (1, 10) is wanted; flatten(1) instead",
+        ),
+        ("softmax", "model: forms:softmax returns probabilities (softmax); one that returns its logits is accepted"),
+        ("maps", "model: forms:maps has 10x1x1 outputs"),
+        ("seven", "model: forms:seven has 7 outputs; 10 are wanted"),
+        ("half", "model: its weights are torch.float16; float32 is accepted"),
+        ("double", "model: its weights are torch.float64; float32 is accepted"),
+        ("parallel", "model: a DataParallel given; the network in it, its .module, is accepted"),
+        ("scripted", "model: a scripted network given; the nn.Module that was scripted is accepted"),
+        ("frozen", "model: none of its parameters requires a gradient"),
+        ("nothing", "model: forms:nothing returns a NoneType"),
+        ("Still", "model: forms:Still has no parameters"),
+        ("absent", "model: forms:absent makes no network"),
+    ],
+)
+def test_a_network_of_another_form_is_refused_in_a_sentence(forms, tmp_path, name, sentence):
+    with pytest.raises(UserError) as raised:
+        forms(name).train()
+    assert str(raised.value).startswith(sentence)
+    assert not list(tmp_path.glob("runs/forms*/config.json"))
+
+
+@pytest.mark.parametrize("name", ["Net", "Shared", "compiled", "no_bias"])
+def test_a_network_of_another_form_is_kept_and_opened_again(forms, name):
+    lab = forms(name)
+    run = lab.train()
+    again = evaluate(lab.load(run), lab.dataset, [1])
+    assert again["confusion"] == run.metrics["original"]["confusion"]
+    assert (lab.unlearn(samples=10).blocks["masked"] is None) == (name == "no_bias")

@@ -134,10 +134,10 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
 
     def full_disk(path, content):
-        with store.told(path):
+        with store.disk_told(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
+    monkeypatch.setattr("unlearn_lib.networks.writing.write_json", full_disk)
     with pytest.raises(UserError, match="cannot be written .No space left on device."):
         dataclasses.replace(lab, force=True).train()
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before

@@ -355,7 +355,7 @@ def test_three_commands_lead_from_a_folder_and_weights_to_an_unlearned_model_and
     tuned = [*where, "--weights", str(tmp_path / "weights.pth"), "--size", "32", "--epochs", "2"]
     status, out, err = shell("train", *tuned)
     assert status == 0
-    assert "zoo: 1 picture does not open and is left out: bee2.png" in err
+    assert "zoo: 1 picture does not open and is left out: bee/bee2.png" in err
     assert shell("golden", *tuned, "--forget", "cow")[0] == 0
     status, out, _ = shell("unlearn", *where, "--forget", "cow", "--method", "distill")
     assert status == 0

@@ -38,14 +38,14 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
     whole, resumed = (make_model("lenet5", 10, dropout=0.3) for _ in range(2))
     history = fit(whole, small_set, epochs=4)
 
-    def stop_at_third(steps, description):
+    def stop_at_third(steps, *_):
         for step in steps:
             if step == 2:
                 raise KeyboardInterrupt
             yield step
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("unlearn_lib.training.progress", stop_at_third)
+        patch.setattr("unlearn_lib.training.fitting.progress", stop_at_third)
         fit(resumed, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
     fresh = make_model("lenet5", 10, dropout=0.3)
     again = fit(fresh, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
@@ -126,7 +126,7 @@ def test_the_best_epoch_by_validation_is_kept(small_set, monkeypatch):
         logits[:, 0 if len(seen) == 1 else 1] = 1.0
         return logits
 
-    monkeypatch.setattr("unlearn_lib.training.logits_of", worse_and_worse)
+    monkeypatch.setattr("unlearn_lib.training.loop.logits_of", worse_and_worse)
     labels = torch.zeros_like(small_set.val.labels)
     fit(kept, dataclasses.replace(small_set, val=Split(small_set.val.images, labels)), epochs=3)
     assert torch.equal(weights(kept), seen[0])

@@ -1,6 +1,7 @@
 import copy
 import logging
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 from torchvision.transforms import functional as T
 
-from unlearn_lib import Experiment, make_model
-from unlearn_lib.networks import apply_weights, framing_of, load_state, read_weights
+from unlearn_lib import Experiment, fit, load_data, make_model
+from unlearn_lib.networks import apply_weights, framing_of, load_state, read_weights, write_run
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +203,63 @@ def test_networks_that_want_their_version_get_it_from_a_safetensors_file_too(tmp
     loaded = apply_weights(make_model("mnasnet0_5", 4, size=32), state, "w")
     assert torch.equal(loaded.classifier[1].weight, net.classifier[1].weight)
     assert not load_state(net, dict(net.state_dict())).missing_keys
+
+
+def first_mnasnet():
+    """MNASNet 0.5 as version 1 of torchvision's had it: its stem is as wide as that of 1.0."""
+    net, wide = torchvision.models.mnasnet0_5(num_classes=4), torchvision.models.mnasnet1_0(num_classes=4)
+    for i in range(8):
+        net.layers[i] = wide.layers[i]
+    net.layers[8] = torchvision.models.mnasnet._stack(16, 16, 3, 2, 3, 3, 0.01)
+    state = net.state_dict()
+    state._metadata[""]["version"] = 1
+    return net.eval(), state
+
+
+@pytest.mark.parametrize("form", ["with its version", "as a plain dict", "as safetensors"])
+def test_a_mnasnet_of_version_1_answers_as_it_did_also_when_its_run_is_opened(tmp_path, form):
+    old, state = first_mnasnet()
+    if form == "as safetensors":
+        save_file(state, path := tmp_path / "w.safetensors")
+    else:
+        torch.save(state if form == "with its version" else dict(state), path := tmp_path / "w.pth")
+    net = apply_weights(make_model("mnasnet0_5", 4, size=32), read_weights("mnasnet0_5", str(path)), "w").eval()
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(net(x), old(x))
+    run = write_run(
+        tmp_path, "r", {"model": "mnasnet0_5", "size": 32, "dropout": None}, net, {}, {}, classes=list("abcd")
+    )
+    assert torch.equal(run.load_model()(x), old(x))
+
+
+def test_a_mnasnet_can_be_trained_and_has_its_best_weights_afterwards():
+    data = load_data("shapes1000")
+    net = make_model("mnasnet0_5", 4, size=32)
+    assert len(fit(net, replace(data, train=data.val), epochs=1)["lr"]) == 1
+
+
+@pytest.mark.parametrize(
+    "name, ending",
+    [
+        ("resnet18", "pth.tar"),
+        ("mobilenetv3_small_050", "safetensors"),
+        ("vit_tiny_patch16_224", "pth"),
+        ("tf_efficientnet_lite0", "safetensors"),
+    ],
+)
+def test_timms_weights_from_a_file_answer_as_timms_network_does(tmp_path, name, ending):
+    net = pytest.importorskip("timm").create_model(name, num_classes=10).eval()
+    path, code = tmp_path / f"w.{ending}", f"timm/{name}"
+    whole = {"state_dict": net.state_dict(), "epoch": 3, "arch": name}
+    save_file(net.state_dict(), path) if ending == "safetensors" else torch.save(
+        whole if ending == "pth.tar" else net.state_dict(), path
+    )
+    framing = framing_of(code, str(path))
+    config = net.pretrained_cfg
+    assert (framing.shape, framing.mean) == (config["input_size"], config["mean"])
+    loaded = apply_weights(make_model(code, 10, size=framing.shape[-1]), read_weights(code, str(path)), "w").eval()
+    x = torch.randn(1, *framing.shape)
+    assert torch.equal(loaded(x), net(x))
 
 
 def test_googlenet_changes_its_input_where_weights_from_elsewhere_go_in():

@@ -257,6 +257,7 @@ def test_reset_puts_everything_back(panel, slow):
         (UserError("lr: too large"), "Not run. lr: too large."),
         (TypeError("no len()"), "Not run: TypeError: no len()."),
         (AssertionError("a bug"), "Not run: AssertionError: a bug."),
+        (SystemExit("enough"), "Not run: SystemExit: enough."),
     ],
 )
 def test_whatever_goes_wrong_in_the_thread_is_said_and_the_buttons_come_back(panel, slow, where, error, sentence):

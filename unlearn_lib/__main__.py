@@ -127,14 +127,14 @@ def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
 
 def _audit(args: argparse.Namespace) -> None:
     from unlearn_lib.auditing import audit_run, audit_table
-    from unlearn_lib.common import listed
+    from unlearn_lib.common import check_positive, listed
     from unlearn_lib.experiment import experiment_of
     from unlearn_lib.figures import plot_relearning
     from unlearn_lib.networks import open_run, runs_root
 
     run = open_run(runs_root(args.runs_root), args.run)
     lab = experiment_of(run, data_root=args.data_root, device=args.device)
-    seeds = None if args.seeds is None else range(args.seeds)
+    seeds = None if args.seeds is None else range(check_positive(seeds=args.seeds)["seeds"])
     run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
     figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")

@@ -5,8 +5,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -18,6 +19,11 @@ _CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_
 # Below it lie data/, data/runs/ and figures/: the repository, or for an installed package the user's data folder.
 REPOSITORY = _ABOVE if _CHECKOUT else user_data_path("unlearn_lib", appauthor=False)
 log = logging.getLogger("unlearn_lib")
+WHOLE = set(  # the arguments that are whole numbers
+    "epochs train_epochs batch_size train_batch_size samples steps seed seeds size save_every num_classes classes "
+    "forget".split()
+)
+SEEDS = 2**32  # of which every random generator in use takes any
 
 
 class UserError(ValueError):
@@ -36,11 +42,13 @@ def show_log(stream=None) -> None:
 
 def read_text(path: Path, argument: str) -> str:
     """A text file in UTF-8 or, marked as such, UTF-16, as editors write them. Raises UserError on others."""
-    content = path.read_bytes()
     try:
+        content = path.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError:
         text = "\0"
+    except OSError as error:
+        raise UserError(f"{argument}: {path} cannot be read ({error.strerror})") from error
     if "\0" in text:
         raise UserError(f"{argument}: {path} is not text in UTF-8 or UTF-16; save it as one of them")
     return text
@@ -95,24 +103,85 @@ def listed(names: list[str], most: int = 10) -> str:
     return shown.encode(errors="replace").decode()  # names on disk need not be text
 
 
-def check_positive(**numbers: float) -> None:
-    """Raise UserError, naming the argument, for the first number that is not positive and finite."""
+def readable(name: str) -> str:
+    """A name on disk as text, which it need not be; two names are never made one."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def counted(names: list[str]) -> str:
+    """How many, and the first of them, for a line of the log."""
+    return f"{len(names)} ({listed(names, 5)})"
+
+
+def as_number(name: str, given: object) -> int | float:
+    """A number from what people give: from text too, which papermill passes, from NumPy's and tensors of one.
+
+    Raises UserError, naming the argument, for what is none, and for fractions and seeds that cannot be.
+    """
+    value = None
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        if not is_truth(given) and not isinstance(given, bytes | bytearray):
+            value = float(given)
+            value = int(value) if name in WHOLE and value.is_integer() else value
+    if name == "seed" and not (isinstance(value, int) and 0 <= value < SEEDS):
+        raise UserError(f"seed: {given!r} given; a whole number from 0 to {SEEDS - 1} is accepted")
+    if value is None or (name in WHOLE and isinstance(value, float) and value == value):
+        kind = "whole number" if name in WHOLE else "number"
+        raise UserError(f"{name}: {given!r} given; a {kind} is accepted")
+    return value
+
+
+def as_switch(name: str, given: object) -> bool:
+    """True or False, also as text. Raises UserError, naming the argument, for anything else."""
+    value = {"true": True, "1": True, "false": False, "0": False}.get(str(given).strip().lower())
+    if value is None:
+        raise UserError(f"{name}: {given!r} given; True or False is accepted")
+    return value
+
+
+def settle(specification: object, but: str) -> None:
+    """Give the fields of a frozen dataclass their kind, so that `"1"` and 1 are the same run; None stays by default."""
+    for field in fields(specification):
+        given = getattr(specification, field.name)
+        if field.init and field.name != but and (given is not None or field.default is not None):
+            if field.type in (int, float, int | None, float | None):
+                given = as_number(field.name, given)
+            else:
+                given = as_switch(field.name, given) if field.type in (bool, bool | None) else str(given)
+            object.__setattr__(specification, field.name, given)
+
+
+def is_truth(given: object) -> bool:
+    """Whether it is True or False, of whatever kind: it would pass for 1 or 0, and masks for indices."""
+    return isinstance(given, bool) or str(getattr(given, "dtype", "")).endswith("bool")
+
+
+def each(given: object) -> Iterable:
+    """What is given, one by one: a text, a number and a tensor of one number are one thing."""
+    one = isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    return [given] if one else given
+
+
+def check_positive(**numbers: object) -> dict[str, int | float]:
+    """The numbers, see `as_number`; raises UserError, naming it, for the first that is not positive and finite."""
+    numbers = {name: as_number(name, given) for name, given in numbers.items()}
     for name, value in numbers.items():
         if not 0 < value < 1e30:  # what float32 still divides by
             raise UserError(f"{name}: {value} given; a positive, finite number is accepted")
+    return numbers
 
 
-def check_classes(classes: Collection[int], num_classes: int) -> list[int]:
-    """Class indices, sorted; raises UserError where there are none or one is out of range."""
-    chosen = sorted({int(c) for c in classes})
-    if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes:
+def check_classes(classes: Collection[int], num_classes: int, *, none: bool = False) -> list[int]:
+    """Class indices, sorted; raises UserError where one is out of range or there are none (`none` allows that)."""
+    chosen = sorted({as_number("classes", c) for c in each(classes)})
+    if not (chosen or none) or min(chosen, default=0) < 0 or max(chosen, default=0) >= num_classes:
         raise UserError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
     return chosen
 
 
 def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
     """Forget classes as sorted indices; raises UserError where none or all are given, or one is out of range."""
-    chosen = sorted({int(c) for c in forget})
+    chosen = sorted({as_number("forget", c) for c in each(forget)})
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
         given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
         raise UserError(

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError
+from unlearn_lib.common import UserError, check_classes
 from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
 from unlearn_lib.networks import Run, layer_shape, split
 from unlearn_lib.store import cached, digest
@@ -23,6 +23,7 @@ def confusion_of(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int
 def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = ()) -> dict:
     """Accuracies, as fractions, of a confusion matrix [K, K]; an accuracy over no pictures is None."""
     confusion = torch.as_tensor(confusion)
+    forget = check_classes(forget, len(confusion), none=True)
     right, count = confusion.diag(), confusion.sum(1)
 
     def share(classes: Collection[int]) -> float | None:

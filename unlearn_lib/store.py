@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder.parent / ".locks" / f"{folder.name}.lock"
     owner = path.with_suffix(".owner")
-    with told(path):
+    with disk_told(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True)
         try:
@@ -129,7 +129,10 @@ def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
     """Write a safetensors file, whole or not at all; `facts` go into its header as JSON, and a digest of all of it."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    tensors, places = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, set()
+    for name, tensor in tensors.items():  # layers may share their weights, which the format does not know
+        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
+        places.add(tensor.data_ptr())
     text = json.dumps(facts or {}, allow_nan=False)
     with whole_file(path) as scratch:
         save_file(tensors, scratch, {"json": text, "digest": digest(tensors, text)})
@@ -173,7 +176,7 @@ def replace_folder(new: Path, path: Path) -> None:
     Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
     `restore_folder` brings it back after a death in between.
     """
-    with told(path):
+    with disk_told(path):
         _sync(new)
         if path.is_dir() and not _swap(new, path):
             path.rename(_aside(path))
@@ -207,13 +210,10 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write into, which takes its place once it is whole and on the disk.
-
-    Raises UserError where the disk refuses.
-    """
+def whole_file(path: Path, argument: str = "runs-root") -> Iterator[Path]:
+    """A file beside `path` to write into, which takes its place once it is whole; UserError if the disk refuses it."""
     scratch = scratch_of(path)
-    with told(path):
+    with disk_told(path, argument):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield scratch
@@ -238,7 +238,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def disk_told(path: Path, argument: str = "runs-root") -> Iterator[None]:
     """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
     try:
         yield
@@ -246,4 +246,4 @@ def told(path: Path) -> Iterator[None]:
         if isinstance(error, UserError):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"runs-root: {path} cannot be written ({reason})") from error
+        raise UserError(f"{argument}: {path} cannot be written ({reason})") from error

@@ -14,7 +14,7 @@ from torch import nn
 
 from unlearn_lib.auditing.attacks import LIMIT, ain, audit
 from unlearn_lib.auditing.metrics import moved
-from unlearn_lib.common import UserError, check_forget, log
+from unlearn_lib.common import UserError, as_number, check_forget, each, log
 from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, locked
 from unlearn_lib.zeroshot import mask
@@ -58,14 +58,15 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
             f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
         )
     net, target = lab.load(original), _target(original, forget)
-    layer = layer or find_head(net)
+    layer = find_head(net) if layer is None else str(layer)
     split(net, layer)
     masked, unlearned, golden_net = mask(net, forget), lab.load(run), lab.load(_golden(lab))
 
     def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
         return _numbers(lab, run, model, golden_net, target, layer, kind, force)
 
-    wanted, pairs = sorted({lab.seed, *(trained_seeds(lab) if seeds is None else seeds)}), {}
+    seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in each(seeds)]
+    wanted, pairs = sorted({lab.seed, *seeds}), {}
     for seed in wanted:
         other = _with_seed(lab, seed)
         runs = {"original": _original(other), "golden": _golden(other)}

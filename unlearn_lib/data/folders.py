@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from unlearn_lib.common import UserError, log
+from unlearn_lib.common import UserError, log, readable
 from unlearn_lib.data.pictures import IN_MEMORY, first_framing, read_pictures
 from unlearn_lib.data.splits import Split, hold_out
 from unlearn_lib.networks import Framing
@@ -86,7 +86,7 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
     large = sum(len(paths) for paths, _ in found) * torch.Size(framing.shape).numel() > IN_MEMORY
     splits = []
     for part, (paths, labels) in zip(parts, found, strict=True):
-        images, good, unreadable = read_pictures(paths, framing, part.name, lazy=large)
+        images, good, unreadable = read_pictures(paths, framing, part.name, large, folder)
         lost = set(labels.tolist()) - set(labels[good].tolist())
         if lost:
             raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
@@ -96,7 +96,7 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
         splits = [replace(train, unreadable=splits[0].unreadable), test]
     if len(classes) == 1:
         log.warning("data: %s holds one class alone, %s; is %s meant?", parts[0], classes[0], parts[0] / classes[0])
-    return {"classes": classes, "train": splits[0], "test": splits[1], "passed_over": passed}
+    return {"classes": list(map(readable, classes)), "train": splits[0], "test": splits[1], "passed_over": passed}
 
 
 def _parts(folder: Path) -> list[Path]:

@@ -43,7 +43,7 @@ def read_imagenet(folder: Path, framing: Framing | None = None) -> dict:
         else:
             passed += [str(path.relative_to(folder)) for path in entries if path not in folders]
         labels = torch.tensor([label for _, label in found], dtype=torch.int64)
-        splits[split] = Split(Pictures([path for path, _ in found], framing or FRAMING), labels)
+        splits[split] = Split(Pictures([path for path, _ in found], framing or FRAMING, folder), labels)
     if not len(splits["test"]):
         raise NotFound(
             f"data: no ImageNet at {folder}; put val/<wnid>/*.JPEG there, or val/ILSVRC2012_val_*.JPEG with "

@@ -14,12 +14,13 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as T
 
-from unlearn_lib.common import UserError, log, progress
+from unlearn_lib.common import UserError, counted, log, progress
 from unlearn_lib.networks import Framing
 from unlearn_lib.store import digest
 
 IN_MEMORY = 2**31  # bytes of decoded pictures, above which they stay as they were found
 LARGE = 20_000  # bytes of a file: handing out smaller pictures to threads costs more than it wins
+FEW_BITS = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}  # what a PNG's value, its transparent one too, becomes
 GREY = ("1", "L", "LA", "La", "F", "I")  # Pillow's modes, and I;16 in all byte orders
 
 
@@ -50,11 +51,18 @@ def _open(path: Path, colour: bool) -> tuple[Image.Image, bool]:
 
 def _plain(picture: Image.Image) -> Image.Image:
     """An opened picture upright and opaque, in a mode that Pillow converts rightly."""
+    tags, raw = getattr(picture, "tag_v2", {}), picture.tile[0].args if picture.tile else None
+    if 2 in tags.get(339, ()):  # TIFF's tag of the kind of number
+        raise UserError(f"data: the picture {picture.filename} has values with a sign, of no known depth")
     upright = ImageOps.exif_transpose(picture)
     if _deep(picture):
         return _eight_bits(upright, picture)
     if picture.mode in ("La", "RGBa"):  # premultiplied
         upright = upright.convert(picture.mode.upper())
+    if raw in FEW_BITS and "transparency" in upright.info:
+        clear, scale = upright.info["transparency"], FEW_BITS[raw]
+        clear = tuple(int(value * scale) for value in (clear if isinstance(clear, tuple) else (clear,)))
+        upright.info["transparency"] = clear if upright.mode == "RGB" else clear[0]
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         upright = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
@@ -99,21 +107,15 @@ def _decode(path: Path, framing: Framing) -> tuple[np.ndarray | None, bool]:
     return np.asarray(picture).reshape(height, width, -1).transpose(2, 0, 1), frames
 
 
-def some(names: list[str]) -> str:
-    """How many, and the first of them, for a line of the log."""
-    shown = f"{len(names)} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-    return shown.encode(errors="replace").decode()  # names on disk need not be text
-
-
 class Pictures:
     """Pictures on disk that stand where a tensor uint8 [N, C, H, W] could: what is indexed is decoded, in parallel.
 
-    opened: bool [N], False once a picture has turned out not to open; it then reads as zeros. Indices may lie on any
-    device; pictures are decoded into the computer's memory.
+    root: the folder below which they are named. opened: bool [N], False once a picture has turned out not to open; it
+    then reads as zeros. Indices may lie on any device; pictures are decoded into the computer's memory.
     """
 
-    def __init__(self, paths: list[Path], framing: Framing):
-        self.paths, self.framing = paths, framing
+    def __init__(self, paths: list[Path], framing: Framing, root: Path | None = None):
+        self.paths, self.framing, self.root = paths, framing, root
         self.shape = torch.Size((len(paths), *framing.shape))
         self.opened = torch.ones(len(paths), dtype=torch.bool)
         self._told = False  # that there are pictures of several frames
@@ -130,10 +132,15 @@ class Pictures:
         parts = torch.arange(len(self)).split(size)
         return (self.read(part.tolist()) for part in progress(parts, "reading pictures"))
 
+    def name(self, position: int) -> str:
+        """A picture's name in sentences, with the folders below `root`, which tell it from its namesakes."""
+        path = self.paths[position]
+        return str(path.relative_to(self.root)) if self.root else path.name
+
     def take(self, index: torch.Tensor) -> "Pictures":
         """The pictures at `index` (positions or a mask), not decoded yet."""
         chosen = self._positions(index).tolist()
-        part = Pictures([self.paths[i] for i in chosen], self.framing)
+        part = Pictures([self.paths[i] for i in chosen], self.framing, self.root)
         part.opened = self.opened[chosen]
         return part
 
@@ -153,9 +160,9 @@ class Pictures:
             else:
                 images[place] = torch.from_numpy(pixels.copy())
             if frames:
-                several.append(paths[place].name)
+                several.append(self.name(chosen[place]))
         if several and not self._told:
-            log.warning("data: of pictures with several frames the first is taken: %s", some(several))
+            log.warning("data: of pictures with several frames the first is taken: %s", counted(several))
             self._told = True
         return images
 
@@ -177,19 +184,23 @@ class Pictures:
 
 
 def read_pictures(
-    paths: list[Path], framing: Framing, description: str = "pictures", lazy: bool | None = None
+    paths: list[Path],
+    framing: Framing,
+    description: str = "pictures",
+    lazy: bool | None = None,
+    root: Path | None = None,
 ) -> tuple[torch.Tensor | Pictures, torch.Tensor, list[str]]:
     """Pictures uint8 [N, C, H, W], the positions among `paths` that they have, and the names of those left out.
 
     Too many for memory (`lazy`: any number of them), they stay on disk, and nobody knows yet which do not open.
     """
-    pictures, every = Pictures(paths, framing), torch.arange(len(paths))
+    pictures, every = Pictures(paths, framing, root), torch.arange(len(paths))
     if lazy or (lazy is None and pictures.shape.numel() > IN_MEMORY):
         return pictures, every, []
     images, good = pictures.read(every.tolist(), description), pictures.opened
     if good.all():
         return images, every, []
-    return images[good], every[good], [paths[i].name for i in every[~good].tolist()]
+    return images[good], every[good], [pictures.name(i) for i in every[~good].tolist()]
 
 
 def first_framing(paths: list[Path]) -> Framing:

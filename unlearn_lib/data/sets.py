@@ -12,12 +12,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from unlearn_lib.common import REPOSITORY, NotFound, UserError, listed, log
+from unlearn_lib.common import (
+    REPOSITORY,
+    NotFound,
+    UserError,
+    as_number,
+    as_switch,
+    counted,
+    each,
+    listed,
+    log,
+    readable,
+)
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.imagenet import read_imagenet
 from unlearn_lib.data.mirroring import mirrored_alike
-from unlearn_lib.data.pictures import IN_MEMORY, Pictures, some
+from unlearn_lib.data.pictures import IN_MEMORY, Pictures
 from unlearn_lib.data.sources import read_cifar10, read_digits, read_mnist, read_shapes, read_thousand_shapes
 from unlearn_lib.data.splits import Split, hold_out, reshape
 from unlearn_lib.networks import Framing
@@ -80,9 +91,9 @@ class Data:
 
     @property
     def unreadable(self) -> list[str]:
-        """Names of the pictures that did not open and were left out, as far as it is known by now."""
+        """Names, as below the folder, of the pictures that did not open and were left out, as far as it is known."""
         splits = (self.train, self.val, self.test)
-        late = [s.images.paths[i].name for s in splits for i in (~s.opened).nonzero().flatten().tolist()]
+        late = [s.images.name(i) for s in splits for i in (~s.opened).nonzero().flatten().tolist()]
         return [name for split in splits for name in split.unreadable] + late
 
     @property
@@ -95,7 +106,7 @@ class Data:
         chosen = parse_classes(given, self.classes, argument, self.wnids)
         untested = [self.classes[i] for i in set(chosen) & set(self.untested)]
         if untested:
-            log.warning("%s: no test pictures of %s, so nothing can be measured on them", argument, some(untested))
+            log.warning("%s: no test pictures of %s, so nothing can be measured on them", argument, counted(untested))
         return chosen
 
     @cached_property
@@ -136,7 +147,7 @@ def data_name(given: str | Path) -> str:
     path = os.path.expanduser(given)
     if given in NAMES or not os.path.isdir(path):
         return str(given)
-    name = Path(path).resolve().name or "root"
+    name = readable(Path(path).resolve().name or "root")
     return f"folder-{name}" if name.lower() in NAMES else name
 
 
@@ -157,11 +168,16 @@ def load_data(
     not digits, all others. What was left out or looks odd is said in the log.
     Raises UserError on files that cannot be read as what they should be, NotFound on absent ones.
     """
+    name = str(name)
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()
-    framing = framing or (Framing(tuple(shape)) if shape else None)
+    if shape is not None:
+        sides = tuple(as_number("size", side) for side in each(shape))
+        if len(sides) != 3 or min(sides) < 1 or sides[0] not in (1, 3):
+            raise UserError(f"shape: {shape} given; channels (1 or 3), height and width are accepted")
+        framing = framing or Framing(sides)
     known, name = _read(name, root, framing), data_name(name)
     if flip is not None:
-        known["flip"] = flip
+        known["flip"] = as_switch("flip", flip)
     train, test = known["train"], known["test"]
     for split in (train, test):
         if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(known["classes"]):
@@ -175,7 +191,7 @@ def load_data(
             train, test = (replace(split, images=reshape(split.images, framing.shape)) for split in (train, test))
     if framing is not None and framing.mean is not None:
         known |= {"mean": framing.mean, "std": framing.std}
-    learned, val = hold_out(train, 0.1, seed)
+    learned, val = hold_out(train, 0.1, as_number("seed", seed))
     known |= {"train": replace(learned, unreadable=train.unreadable), "val": val, "test": test, "framing": framing}
     data = Data(name=name, **known)
     _tell(data)
@@ -195,7 +211,10 @@ def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
         raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
     title = data_name(name)
     known = {"title": title, "source": f"the image folder {title}", "flip": True}
-    return known | read_folder(Path(name).expanduser().resolve(), framing)
+    try:
+        return known | read_folder(Path(name).expanduser().resolve(), framing)
+    except PermissionError as error:
+        raise UserError(f"data: {error.filename} cannot be read ({error.strerror})") from error
 
 
 def _tell(data: Data) -> None:
@@ -205,9 +224,9 @@ def _tell(data: Data) -> None:
         what = f"{len(data.unreadable)} pictures do not open and are" if many else "1 picture does not open and is"
         log.warning("%s: %s left out: %s", data.name, what, listed(data.unreadable, 5))
     if data.passed_over:
-        log.warning("%s: what is no picture of a class is passed over: %s", data.name, some(data.passed_over))
+        log.warning("%s: what is no picture of a class is passed over: %s", data.name, counted(list(data.passed_over)))
     if data.untested:
-        names = some([data.classes[i] for i in data.untested])
+        names = counted([data.classes[i] for i in data.untested])
         log.warning("%s: classes without test pictures, of which nothing can be measured: %s", data.name, names)
     if data.flip and not isinstance(data.train.images, Pictures):
         for one, other in mirrored_alike(data.train, data.num_classes):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pandas as pd
 from torch import nn
 
-from unlearn_lib.common import UserError, log, pick_device
+from unlearn_lib.common import UserError, as_number, log, pick_device
 from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score, table
 from unlearn_lib.networks import (
     Run,
@@ -104,9 +104,10 @@ def impressions_of(
     lab, layer: str | None, samples: int, recipe: str | None, steps: int | None = None, on_step: Callable | None = None
 ) -> Impressions:
     """Impressions of every class of the original, kept in its run folder."""
-    run, recipe = lab.original(), recipe or default_recipe()
+    run, recipe = lab.original(), default_recipe() if recipe is None else recipe
     model = lab.load(run)
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
+    samples, steps = as_number("samples", samples), steps if steps is None else as_number("steps", steps)
     path = run.path / f"impressions-{layer}-{recipe}.safetensors"
     asked = {"samples": samples, "recipe": recipe, "steps": steps, "seed": lab.seed}
     key = asked | {"model": run.fingerprint(), "version": RECIPE_VERSION, "input_range": list(model.input_range)}
@@ -125,7 +126,8 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes
     model = lab.load(original)
-    layer = layer or usual_layer(model, method)
+    layer, samples = str(layer or usual_layer(model, method)), as_number("samples", samples)
+    version = str(version or lab.version or "") or None
     recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
     arguments = unlearned_arguments(lab, original, method, layer, samples, recipe, version, numbers)
     name = lab.run_name("unlearned", class_code(forget), method, version=version)

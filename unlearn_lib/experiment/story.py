@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, check_forget, check_positive, pick_device
+from unlearn_lib.common import UserError, check_forget, check_positive, pick_device, settle
 from unlearn_lib.data import Data, data_name, load_data
 from unlearn_lib.experiment.steps import impressions_of, trained_run, unlearned_run
 from unlearn_lib.networks import Framing, Run
@@ -67,6 +67,7 @@ class Experiment:
     _forced: set = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        settle(self, but="forget")
         check_positive(**self.training, save_every=self.save_every, memory=self.memory)
         pick_device(self.device)
         networks.run_name(self.model, "data", self.seed, version=self.version)
@@ -217,7 +218,7 @@ class Experiment:
         weights, data = self.start["weights"], self.dataset
         file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
-        arguments |= {"version": self.version, "dropout": self.dropout, "weights_digest": file and digest(file)}
+        arguments |= {"version": self.version or None, "dropout": self.dropout, "weights_digest": file and digest(file)}
         arguments |= {"precision": self.precision} if self.precision else {}
         arguments |= self.start | {"size": self.framing.shape[-1]}
         return arguments | {"forget": forget, "label_smoothing": self.label_smoothing, **self.training}

@@ -37,11 +37,11 @@ def plot_per_class(
     size = size or (max(11, 1.1 * len(classes)), 4.4)
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size)
-        width = 0.84 / len(blocks)
+        width, bars = 0.84 / len(blocks), []
         for i, (name, look) in enumerate(looks_of(blocks).items()):
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
-            axis.bar(places, heights, width, color=look.colour, hatch=look.hatch, label=name)
+            bars.append(axis.bar(places, heights, width, color=look.colour, hatch=look.hatch))
         for c in forget:
             axis.axvspan(c - 0.5, c + 0.5, color="0.88", lw=0, zorder=0)
         texts = [name + "\nno test pictures" * lacking for name, lacking in zip(classes, empty, strict=True)]
@@ -53,8 +53,9 @@ def plot_per_class(
         axis.set(ylabel="accuracy", ylim=(0, 1.02), xlim=(-0.5, len(classes) - 0.5))
         axis.yaxis.set_major_formatter("{x:.0%}")
         many = max(1, min(len(blocks), int(size[0] / (0.5 + 0.085 * max(map(len, blocks))))))  # inches
-        place = {"loc": "outside lower center", "frameon": False, "ncols": many}
-        figure.legend(fontsize=12, handlelength=1.5, columnspacing=1.2, borderaxespad=0.2, **place)
+        place = {"loc": "outside lower center", "frameon": False, "ncols": many, "borderaxespad": 0.2}
+        # named here: labels of bars would be left out where they begin with `_`
+        figure.legend(bars, blocks, fontsize=12, handlelength=1.5, columnspacing=1.2, **place)
         figure.suptitle(title + " (shaded: to forget)" * bool(len(forget)), fontsize=13)
     return figure
 

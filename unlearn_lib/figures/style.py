@@ -12,6 +12,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,7 +25,14 @@ plt.switch_backend(matplotlib.get_backend())
 COLOURS = sns.color_palette("colorblind")
 FORGET, RETAIN = COLOURS[3], "0.35"  # classes, not models
 INK = "#33476b"  # what is neither
+# Fonts for what DejaVu Sans has no signs for, where they are installed: Chinese, Japanese, Korean.
+OTHER_SIGNS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei",
+    "Arial Unicode MS",
+)  # fmt: skip
 STYLE = {
+    "font.family": ["DejaVu Sans", *(name for name in OTHER_SIGNS if name in font_manager.get_font_names())],
     "font.size": 13,
     "axes.titlesize": 14,
     "axes.spines.top": False,
@@ -123,6 +131,6 @@ def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> 
     """
     folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or runs_root() / "figures")
     path = folder / f"{name}.png"
-    with whole_file(path) as file:
+    with whole_file(path, "figure") as file:
         figure.savefig(file, format="png", metadata={"Software": None})
     return path

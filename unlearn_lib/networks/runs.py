@@ -7,15 +7,11 @@ the weights that it started from stand; `config.json` tells besides what made it
 import hashlib
 import json
 import os
-import platform
-import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torchvision
 from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
@@ -24,13 +20,8 @@ from unlearn_lib.networks.zoo import make_model, model_code
 from unlearn_lib.store import (
     digest,
     load_tensors,
-    locked,
     read_json,
-    replace_folder,
     restore_folder,
-    save_tensors,
-    scratch_of,
-    write_json,
 )
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
@@ -134,7 +125,7 @@ def class_code(classes: Iterable[int]) -> str:
 def run_name(model: str, data: str, seed: int, *parts: str, version: str | None = None) -> str:
     """`<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
     name = "-".join([model_code(model), data, *parts, f"s{seed}", *([version] if version else [])])
-    if name != Path(name).name or name.startswith("."):
+    if name != Path(name).name or name.startswith(".") or not str(version or "").isprintable():
         raise UserError(f"version-name: {version!r} given; letters, digits, '.', '_' and '-' are accepted")
     return name
 
@@ -190,38 +181,6 @@ def run_names(root: Path) -> list[str]:
     return sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
 
 
-def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:
-    """Write a run folder, in place of an older one of that name, and return it."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    files = {"history.json": [content_digest(history)], "metrics.json": [content_digest(metrics)]}
-    config, new = (
-        {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files},
-        scratch_of(root / name),
-    )
-    with locked(root / name):
-        try:
-            save_tensors(new / "model.safetensors", model.state_dict())
-            write_json(new / "history.json", history)
-            write_json(new / "metrics.json", metrics)
-            config = _write_config(new, config)
-            replace_folder(new, root / name)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-    return Run(root / name, config)
-
-
-def amend_run(run: Run, metrics: dict, **notes) -> Run:
-    """Put other metrics, and notes in config.json, into a finished run, which is whole at every moment."""
-    with locked(run.path):
-        config = read_json(run.path / "config.json") | notes
-        if "files" in config:
-            old = read_json(run.path / "metrics.json")
-            config["files"] = config["files"] | {"metrics.json": [content_digest(old), content_digest(metrics)]}
-        config = _write_config(run.path, config)
-        write_json(run.path / "metrics.json", metrics)
-    return Run(run.path, config)
-
-
 def content_digest(content: dict) -> str:
     """Digest of what a JSON file holds."""
     return digest(json.dumps(json.loads(json.dumps(content)), sort_keys=True))
@@ -232,26 +191,20 @@ def config_digest(config: dict) -> str:
     return content_digest({name: value for name, value in config.items() if name != "digest"})
 
 
-def _write_config(folder: Path, config: dict) -> dict:
-    """Write config.json with a digest of itself, and return it as it will be read."""
-    config = json.loads(json.dumps(config))
-    if "files" in config:
-        config["digest"] = config_digest(config)
-    write_json(folder / "config.json", config)
-    return config
-
-
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Load a state dict from a safetensors file into `model`. Raises UserError where it does not fit."""
     tensors, _ = load_tensors(path)
     state = model.state_dict()
     wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
-    wrong = wrong or [name for name in state if state[name].shape != tensors[name].shape]
+    if not wrong:
+        try:
+            load_state(model, tensors)
+        except RuntimeError:
+            wrong = [name for name in state if state[name].shape != tensors[name].shape]
     if wrong:
         raise UserError(
             f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
         )
     if strange := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise UserError(f"model file: {path} holds values that are not finite, in {strange[0]}")
-    load_state(model, tensors)
     return model

@@ -45,7 +45,7 @@ def find_cut(model: nn.Module, layer: str) -> tuple[fx.GraphModule, int, fx.Node
 
     Raises UserError for an unknown layer and for one before which more than one tensor crosses.
     """
-    traced = trace(model)
+    traced, layer = trace(model), str(layer)  # those of nn.Sequential are numbers
     nodes = list(traced.graph.nodes)
     if layer == "input":
         return traced, 1, nodes[0]

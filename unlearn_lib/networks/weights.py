@@ -22,6 +22,7 @@ from unlearn_lib.store import load_tensors
 FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
 # Where checkpoints keep their weights: averages over the steps first, as timm and torchvision evaluate them.
 WRAPPERS = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model")
+STEM = "layers.0.weight"  # MNASNet's first
 
 
 def framing_of(model: str, weights: str | None, size: int | None = None) -> Framing | None:
@@ -118,8 +119,7 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
     wrong = {n for n in current.keys() & state.keys() if current[n].shape != state[n].shape}
     head = {f"{find_head(model)}.weight", f"{find_head(model)}.bias"} & wrong if wrong else set()
     head = {n for n in head if current[n].shape[1:] == state[n].shape[1:]}
-    if head and not wrong - head:
-        log.info("weights: %s has %d outputs; the head is made anew", Path(given).name, len(state[max(head)]))
+    outputs = len(state[max(head)]) if head else 0
     for name in head:
         state[name] = current[name]
     counters = {n for n in current if n.endswith("num_batches_tracked") and n not in state}
@@ -130,10 +130,11 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
         strange = sorted(wrong - head) or [first_line(error)]
     if strange:
         raise UserError(f"weights: {given} given, which does not fit the model ({strange[0]})")
+    if head:
+        log.info("weights: %s has %d outputs; the head is made anew", Path(given).name, outputs)
     if counters:
-        log.info(
-            "weights: %s lacks num_batches_tracked of %d layers, which count from 0", Path(given).name, len(counters)
-        )
+        news = "weights: %s lacks num_batches_tracked of %d layers, which count from 0"
+        log.info(news, Path(given).name, len(counters))
     load_state(model, state)
     prepare_input(model)
     return model
@@ -147,8 +148,10 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor]):
     try:
         return model.load_state_dict(state, strict=False)
     except ValueError:
-        state = OrderedDict(state)
-        state._metadata = model.state_dict()._metadata
+        state, now = OrderedDict(state), model.state_dict()
+        state._metadata = now._metadata
+        if isinstance(model, torchvision.models.MNASNet) and len(state.get(STEM, ())) != len(now[STEM]):
+            state._metadata[""]["version"] = 1  # whose stem had one width for all
         return model.load_state_dict(state, strict=False)
 
 

@@ -17,9 +17,10 @@ import torchvision
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from unlearn_lib.common import UserError
+from unlearn_lib.common import UserError, as_number
+from unlearn_lib.networks.checks import check_foreign
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor
+from unlearn_lib.networks.tracing import dry_run, first_line, no_tensor, plain
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ def make_model(
     A factory is called with num_classes and size where it takes them; it is code, found from the current folder too.
     Raises UserError on an unknown name, a size that the network does not take, or dropout where it has none.
     """
+    num_classes, size, dropout = (
+        given if given is None else as_number(argument, given)
+        for argument, given in (("num_classes", num_classes), ("size", size), ("dropout", dropout))
+    )
+    for argument, given in (("num_classes", num_classes), ("size", size)):
+        if given is not None and given < 1:
+            raise UserError(f"{argument}: {given} given; at least 1 is accepted")
     if dropout is not None and not 0 <= dropout < 1:
         raise UserError(f"dropout: {dropout} given; a rate from 0 up to, not including, 1 is accepted")
-    make = _maker(name)
+    make, seed = _maker(str(name)), as_number("seed", seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make(name, {} if num_classes is None else {"num_classes": num_classes}, size)
@@ -186,9 +194,12 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
         raise UserError(
             f"model: {name} returns a {type(model).__name__}; a function that returns an nn.Module is accepted"
         )
+    model = plain(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     shape = tuple(getattr(model, "input_shape", (channels, 64, 64)))
     model.input_shape = shape if size is None else (shape[0], size, size)
+    with _size_told(name, model.input_shape[-1]):
+        check_foreign(model, name)
     return model
 
 

@@ -101,6 +101,8 @@ class UnlearningPanel:
             try:
                 with sentences(self._tell, failure):
                     work()
+            except BaseException as error:  # what ends a process ends only this thread
+                self._tell(f"{failure}: {type(error).__name__}: {error}.")
             finally:
                 self._free(True)
 

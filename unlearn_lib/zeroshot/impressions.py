@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_classes, device_of
+from unlearn_lib.common import UserError, as_number, check_classes, device_of
 from unlearn_lib.networks import (
     Feasible,
     at_pixels,
@@ -56,8 +56,7 @@ def make_impressions(
 
     natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
     layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
-    strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves ten steps to do
-    (five where there are more than 100 classes).
+    strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k (ten steps, above 100 classes 5).
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
     deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
@@ -68,7 +67,8 @@ def make_impressions(
     classes: their indices, all by default. on_step: called with step and chunk, before the first (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
-    begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
+    samples, seed, begin = as_number("samples", samples), as_number("seed", seed), time.perf_counter()
+    steps = as_number("steps", STEPS[recipe] if steps is None else steps)
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
     feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
@@ -105,13 +105,13 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
     """Raise ValueError for what `make_impressions` does not accept; returns the layer."""
     if recipe not in RECIPES:
         raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
-    if samples < 1 or (steps is not None and steps < 0):
+    if as_number("samples", samples) < 1 or (steps is not None and as_number("steps", steps) < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
     kind = next(model.parameters()).dtype
     if kind != torch.float32:
         raise UserError(f"model: its weights are {kind}; float32 is accepted (model.float() makes them so)")
     if layer is not None:
-        split(model, layer)
+        split(model, layer := str(layer))
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
     if recipe == "deepinversion" and not (norms and layer is not None and at_pixels(model, layer)):
         raise UserError(

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_positive
+from unlearn_lib.common import UserError, as_number, check_classes, check_positive
 from unlearn_lib.networks import find_head, plain, split
 from unlearn_lib.zeroshot.impressions import check_impressions
 
@@ -40,11 +40,12 @@ def mask(model: nn.Module, forget: Collection[int]) -> nn.Module:
     """A copy of the model that never answers with a forget class: w_u = 0, b_u = -1e4 in the head."""
     model = copy.deepcopy(plain(model)).eval()
     head = model.get_submodule(find_head(model))
+    forget = check_classes(forget, head.out_features)
     if head.bias is None:
         raise UserError("model: its head has no bias, which the mask needs")
     with torch.no_grad():
-        head.weight[list(forget)] = 0
-        head.bias[list(forget)] = MASKED
+        head.weight[forget] = 0
+        head.bias[forget] = MASKED
     return model
 
 
@@ -115,15 +116,16 @@ def unlearning_numbers(method: str, given: dict) -> dict:
     if unknown:
         raise UserError(f"{unknown[0]}: no such number; {', '.join(NUMBERS)} are accepted")
     numbers = PUBLISHED if method == "published" else NUMBERS
-    return numbers | {name: value for name, value in given.items() if value is not None}
+    return numbers | {name: as_number(name, value) for name, value in given.items() if value is not None}
 
 
 def check_choice(model: nn.Module, method: str, layer: str | None, samples: int, recipe: str | None, numbers: dict):
     """Raise UserError for a choice that unlearning this kind of network does not accept; it need not be trained."""
     numbers = unlearning_numbers(method, numbers)
-    layer = layer or (find_head(model) if method in ("mask", "published") else "input")
+    if layer is None:
+        layer = find_head(model) if method in ("mask", "published") else "input"
     check_method(model, method, layer)
-    check_impressions(model, layer, samples, recipe or default_recipe(method), None)
+    check_impressions(model, layer, samples, default_recipe(method) if recipe is None else recipe, None)
     check_numbers(**numbers)
 
 

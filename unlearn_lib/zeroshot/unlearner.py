@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, check_forget, progress
+from unlearn_lib.common import UserError, as_number, check_forget, progress
 from unlearn_lib.networks import plain, split
 from unlearn_lib.zeroshot.impressions import Impressions
 from unlearn_lib.zeroshot.methods import Switches, check_method, check_numbers, losses_of, mask
@@ -56,7 +56,10 @@ class ZeroShotUnlearner:
     switches: Switches = field(default_factory=Switches)
 
     def __post_init__(self):
-        self.layer = self.layer or self.impressions.layer
+        self.layer = self.impressions.layer if self.layer is None else str(self.layer)
+        for name in ("lr", "epochs", "forget_weight", "retain_weight", "batch_size", "seed"):
+            if name != "lr" or self.lr is not None:
+                setattr(self, name, as_number(name, getattr(self, name)))
         check_numbers(self.lr, self.epochs, self.batch_size, self.forget_weight, self.retain_weight)
         check_method(self.model, self.method, self.layer)
         self.forget = check_forget(self.forget, int(self.impressions.labels.max()) + 1)

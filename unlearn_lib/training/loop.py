@@ -1,12 +1,6 @@
-"""Training: one loop for every model. A golden model is the same call with `forget={...}`.
-
-LeNet5 on MNIST: 99.2 % of the test pictures right after 5 epochs, 13 s; KarpathyNet on CIFAR-10: 73.9 % after 15,
-two minutes (means of three seeds, two cores). LeNet5 on digits: 98.5 %; KarpathyNet on shapes: 92 % (one seed).
-"""
+"""What an epoch of training does, and what a training holds between two epochs."""
 
 import time
-from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,103 +8,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, check_positive, device_of, fast_arithmetic, log, pick_device, progress
+from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.data import Data, Split, logits_of
-from unlearn_lib.networks import load_state
-from unlearn_lib.store import digest, keep, kept
-from unlearn_lib.team import Team, team
+from unlearn_lib.networks import check_logits, load_state
+from unlearn_lib.store import keep
+from unlearn_lib.team import Team
 
-PRECISIONS = ("float32", "bfloat16")
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 
 
-def fit(
-    model: nn.Module,
-    data: Data,
-    *,
-    forget: Collection[int] = (),
-    epochs: int = 10,
-    lr: float = 3e-3,
-    batch_size: int = 128,
-    label_smoothing: float = 0.0,
-    weight_decay: float = 0.01,
-    seed: int = 0,
-    device: str | None = None,
-    checkpoint: Path | None = None,
-    save_every: int = 1,
-    precision: str | None = None,
-) -> dict[str, list[float]]:
-    """Train the model in place and return the history, one value an epoch, its seconds among them.
-
-    AdamW with a one-cycle learning rate whose top is `lr`; the weights of the best epoch by validation accuracy are
-    the result (of the last one where there are no validation pictures). forget: classes left out of training and
-    validation (golden); smoothing spreads over the others only. checkpoint: a file written every `save_every` epochs;
-    left there by a call with the same network, data and numbers, it is gone on from, and training ends with the same
-    bits as if it had never stopped. precision: of the arithmetic, one of PRECISIONS; by default bfloat16 where the
-    processor has it. Under `torchrun` every process takes its part of each batch, of which `batch_size` is the whole;
-    BatchNorm sees the parts.
-    Raises UserError on numbers out of range, before any work is done, and where the loss is no longer finite.
-    """
-    check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
-    if not 0 <= label_smoothing < 1:
-        raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
-    if precision not in (None, *PRECISIONS):
-        raise UserError(f"precision: {precision!r} given; {' or '.join(PRECISIONS)} is accepted")
-    forget = sorted(forget)
-    if not len(data.train.without(forget)):
-        raise UserError(f"data: {data.name} has no pictures of the classes to train on")
-    key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
-    key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
-    key |= {"network": digest(str(model), model.state_dict())}
-    key |= {"precision": precision} if precision else {}
-    if (crew := team()).size > 1:
-        key["processes"] = crew.size  # which sum in another order
-    found = None if checkpoint is None else kept(checkpoint, key, strict=True)
-    task = crew.share((model, data, key, device, found))  # the first process's
-    history = _fit(*task, None if crew.rank else checkpoint, save_every)
-    if task[0] is not model:
-        load_state(model, task[0].state_dict())
-        model.eval()
-    return history
-
-
-def help_training() -> None:
-    """Take part in the trainings of the first process until it dismisses its helpers."""
-    while (task := team().share(None)) is not None:
-        with suppress(UserError):  # which the first process tells
-            _fit(*task)
-
-
-def _fit(
-    model: nn.Module, data: Data, key: dict, device: str | None, found, checkpoint: Path | None = None, save_every=1
-) -> dict[str, list[float]]:
-    """`fit` in one process of the team; the numbers stand in the checkpoint's key, `found` is what it held."""
-    forget, epochs, batch_size, seed = (key[name] for name in ("forget", "epochs", "batch_size", "seed"))
-    train, val, device, crew = data.train.without(forget), data.val.without(forget), pick_device(device), team()
-    model.to(device, memory_format=torch.channels_last)
-    training = _Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
-    training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
-    if found is not None:
-        training.resume(*found)
-    train = train.to(device)
-    done, title = training.epochs_done, f"training {type(model).__name__}"
-    if done:
-        log.info("%s: gone on with after epoch %d of %d, where it was interrupted", title, done, epochs)
-    steps = range(done, epochs)
-    with torch.random.fork_rng():
-        for epoch in steps if crew.rank else progress(steps, title, epochs, done):
-            begin = time.perf_counter()
-            torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
-            training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
-            if checkpoint is not None and (epoch + 1) % save_every == 0 and epoch + 1 < epochs:
-                training.save(checkpoint, key)
-    load_state(model, training.best)
-    model.to("cpu", memory_format=torch.contiguous_format).eval()
-    return training.history
-
-
 @dataclass
-class _Training:
+class Training:
     """What a training holds between two epochs, and what an epoch does."""
 
     model: nn.Module
@@ -122,7 +30,9 @@ class _Training:
 
     def prepare(self, lr: float, weight_decay: float, steps: int) -> None:
         """The optimiser, its schedule, an empty history; the best weights so far are those of the start."""
-        self.parameters = parameters = list(self.model.parameters())
+        self.parameters = parameters = [p for p in self.model.parameters() if p.requires_grad]
+        if not parameters:
+            raise UserError("model: none of its parameters requires a gradient; one that can be trained is accepted")
         large = sum(parameter.numel() for parameter in parameters) > 5_000_000  # there the update is what costs
         self.optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=large or None)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, lr, total_steps=steps)
@@ -165,6 +75,7 @@ class _Training:
                     images = _mirror_and_shift(images)
                 with fast_arithmetic(device, self.precision):
                     logits = self.model(images.contiguous(memory_format=torch.channels_last))
+                check_logits(logits, len(self.allowed))
                 loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
                 (loss * (count / whole)).backward()
                 total_loss += loss.detach() * count
