@@ -116,3 +116,12 @@ def test_precision_is_a_choice_that_changes_the_bits_and_the_run(digits):
     assert torch.allclose(weights["float32"], weights["bfloat16"], atol=0.05)
     with pytest.raises(UserError, match="precision: 'int8' given; float32 or bfloat16 is accepted"):
         fit(make_model("lenet5", 10), small, precision="int8")
+
+
+def test_pictures_that_would_fill_the_device_stay_where_they_are(digits, monkeypatch):
+    model, same = make_model("lenet5", 10), make_model("lenet5", 10)
+    fit(model, digits, epochs=1)
+    monkeypatch.setattr("unlearn_lib.data.splits.free_memory", lambda device: 1000)
+    assert digits.train.to(torch.device("meta")) is digits.train
+    fit(same, digits, epochs=1)
+    assert torch.equal(model.fc3.weight, same.fc3.weight)

@@ -2,6 +2,7 @@
 
 import html
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
@@ -210,6 +211,13 @@ def pick_device(name: str | None = None) -> torch.device:
 def device_of(model: torch.nn.Module) -> torch.device:
     """Where a model's parameters are."""
     return next(model.parameters()).device
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a CUDA device; no bound for others, and where nobody can tell."""
+    with suppress(RuntimeError, AssertionError):
+        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+    return math.inf
 
 
 def fast_arithmetic(device: torch.device, precision: str | None = None) -> AbstractContextManager:

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch.nn.functional import interpolate
 
+from unlearn_lib.common import free_memory
 from unlearn_lib.data.pictures import Pictures
 from unlearn_lib.store import digest
 
@@ -49,8 +50,7 @@ class Split:
 
     def to(self, device: torch.device) -> "Split":
         """On the device, or itself where the pictures would take more than half of what is free there."""
-        in_memory = not isinstance(self.images, Pictures)
-        if in_memory and device.type == "cuda" and self.images.numel() > torch.cuda.mem_get_info(device)[0] // 2:
+        if not isinstance(self.images, Pictures) and self.images.numel() > free_memory(device) / 2:
             return self
         return Split(self.images.to(device), self.labels.to(device))
 

@@ -166,8 +166,8 @@ class Experiment:
                 f"data: {self.dataset.name} has the classes {self.dataset.classes[:5]}..., "
                 f"the head of {run.name} was trained for {run.config['classes'][:5]}..."
             )
-        given = {"size": self.framing.shape[-1], "weights": self.weights, "dropout": self.dropout}
-        given |= {"data_digest": self.dataset.fingerprint}
+        given = {"size": self.framing.shape[-1], "data_digest": self.dataset.fingerprint}
+        given |= {"weights": self.weights, "dropout": self.dropout}
         return networks.check_run(run, run.arguments | {name: v for name, v in given.items() if v is not None})
 
     def finished_original(self) -> Run | None:
@@ -219,16 +219,14 @@ class Experiment:
         file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
         arguments |= {"version": self.version or None, "dropout": self.dropout, "weights_digest": file and digest(file)}
-        arguments |= {"precision": self.precision} if self.precision else {}
-        arguments |= self.start | {"size": self.framing.shape[-1]}
+        arguments |= self.start | {"size": self.framing.shape[-1], "precision": self.precision}
         return arguments | {"forget": forget, "label_smoothing": self.label_smoothing, **self.training}
 
     def anew(self, name: str) -> bool:
         """Whether `force` asks for this now: once in the life of an experiment."""
-        if not self.force or name in self._forced:
-            return False
+        anew = self.force and name not in self._forced
         self._forced.add(name)
-        return True
+        return anew
 
     def _finished(self, arguments: dict) -> Run | None:
         try:
@@ -244,8 +242,7 @@ def experiment_of(run: Run, **changes) -> Experiment:
     """
     if "original_run" not in run.config:
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
-    run.verify()
-    c, trained = run.config, networks.open_run(run.path.parent, run.config["original_run"]).config
+    c, trained = run.verify().config, networks.open_run(run.path.parent, run.config["original_run"]).config
     arguments = {"model": c["model"], "data": c.get("data_given", c["data"]), "seed": c["seed"], "size": c["size"]}
     arguments |= {"forget": c["forget"], "dropout": c["dropout"], "runs_root": run.path.parent}
     arguments |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}

@@ -25,9 +25,7 @@ from unlearn_lib.store import (
 )
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
-NOTES = """
-    versions device source classes data_given golden_run unreadable passed_over format files digest
-""".split()  # no arguments
+NOTES = "versions device source classes data_given golden_run unreadable passed_over format files digest".split()
 DIGESTS = {
     "data_digest": "data: other pictures than those that {name} was made from",
     "weights_digest": "weights: another file than that which {name} was made from",
@@ -81,13 +79,14 @@ class Run:
                 return content
         raise UserError(f"run: {self.path / name} is damaged; --force makes the run anew")
 
-    def verify(self) -> None:
-        """Raise UserError, naming it, for a file of the run that is not as it was written."""
-        if self.config.get("digest", config_digest(self.config)) != config_digest(self.config):
+    def verify(self) -> "Run":
+        """The run itself. Raises UserError, naming it, for a file that is not as it was written."""
+        if self.config.get("digest", content_digest(self.config)) != content_digest(self.config):
             raise UserError(f"run: {self.path / 'config.json'} is damaged; --force makes the run anew")
         for name in ("metrics.json", "history.json"):
             self._json(name)
         load_tensors(self.path / "model.safetensors")
+        return self
 
     def fingerprint(self) -> str:
         """Digest of the model file: what was made from it can tell whether it is still the same model."""
@@ -149,9 +148,7 @@ def check_run(run: Run, arguments: dict | None = None) -> Run:
         raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
     if argument:
         raise UserError(f"{argument.replace('_', '-')}: {new} given, but {run.name} was made with {old}; {keep_both}")
-    if arguments:
-        run.verify()
-    return run
+    return run.verify() if arguments else run
 
 
 def difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
@@ -182,13 +179,9 @@ def run_names(root: Path) -> list[str]:
 
 
 def content_digest(content: dict) -> str:
-    """Digest of what a JSON file holds."""
-    return digest(json.dumps(json.loads(json.dumps(content)), sort_keys=True))
-
-
-def config_digest(config: dict) -> str:
-    """Digest of a config.json without its own."""
-    return content_digest({name: value for name, value in config.items() if name != "digest"})
+    """Digest of what a JSON file holds, besides its own."""
+    content = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
+    return digest(json.dumps(content, sort_keys=True))
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from unlearn_lib.networks.runs import FORMAT, Run, config_digest, content_digest
+from unlearn_lib.networks.runs import FORMAT, Run, content_digest
 from unlearn_lib.store import locked, read_json, replace_folder, save_tensors, scratch_of, write_json
 
 
@@ -49,6 +49,6 @@ def _write_config(folder: Path, config: dict) -> dict:
     """Write config.json with a digest of itself, and return it as it will be read."""
     config = json.loads(json.dumps(config))
     if "files" in config:
-        config["digest"] = config_digest(config)
+        config["digest"] = content_digest(config)
     write_json(folder / "config.json", config)
     return config
