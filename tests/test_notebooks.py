@@ -88,7 +88,7 @@ def test_every_picture_is_there_and_has_a_caption_in_the_text_that_follows(noteb
     number = 0
     cells = [cell for cell in notebook.cells if "check" not in tags_of(cell)]
     for cell, after in itertools.pairwise(cells):
-        if cell.cell_type == "code" and "save_figure(" in cell.source:
+        if cell.cell_type == "code" and re.search(r"(?m)^\S.*save_figure\(", cell.source):
             number += 1
             assert any("image/png" in output.get("data", {}) for output in cell.outputs)
             assert after.source.startswith(f"**Figure {number}.**")
