@@ -57,7 +57,7 @@ NUMBERS = {
 IMPRESSIONS = {
     "--layer": {"help": "first layer of the tail, `input` for pixels; the last responsive one by default"},
     "--samples": {"type": int, "default": 100, "help": "impressions a class; 100 by default"},
-    "--recipe": {"choices": RECIPES, "help": "of the impressions; the method's own by default"},
+    "--recipe": {"choices": (*RECIPES, "drawn"), "help": "of the impressions; the method's own by default"},
     "--memory": {"type": float, "metavar": "MIB", "help": "that making impressions may take; 512 by default"},
 }
 UNLEARNING = {

@@ -17,7 +17,6 @@ from unlearn_lib.networks import (
     Run,
     apply_weights,
     class_code,
-    find_head,
     find_run,
     outputs_of,
     read_weights,
@@ -37,6 +36,7 @@ from unlearn_lib.zeroshot import (
     default_recipe,
     make_impressions,
     mask,
+    method_layer,
     unlearning_numbers,
 )
 
@@ -111,7 +111,10 @@ def impressions_of(
         log.info("impressions at %s, %s: %s made in %.1f s", layer, recipe, f"{len(made.x):,}", made.seconds)
         return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
 
-    tensors, facts = cached(path, key, make, force=lab.anew(f"{run.name}/{path.name}"))
+    if recipe == "drawn":  # as large as a data set, and soon drawn again
+        tensors, facts = make()
+    else:
+        tensors, facts = cached(path, key, make, force=lab.anew(f"{run.name}/{path.name}"))
     return Impressions(layer, tensors["x"], tensors["labels"], recipe, facts["seconds"])
 
 
@@ -119,7 +122,7 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes
     model = lab.load(original)
-    layer = layer or (find_head(model) if method in ("mask", "published") else default_layer(model))
+    layer = layer or method_layer(model, method) or default_layer(model)
     recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
     arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
     arguments |= {"forget": forget, "method": method, "layer": layer, "samples": samples, "recipe": recipe}

@@ -24,6 +24,7 @@ from unlearn_lib.networks import (
     split,
     splittable_layers,
 )
+from unlearn_lib.zeroshot.drawn import fare
 from unlearn_lib.zeroshot.heads import soft_targets
 from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, invert, publish
 
@@ -63,12 +64,16 @@ def make_impressions(
     deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
     running mean and variance, see `invert` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
+    drawn: no impressions but what enters the layer for pictures drawn from the seed, see `fare`; all classes alone.
     All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
     works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
     classes: their indices, all by default. on_step: called with step and chunk, before the first (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
-    begin, steps = time.perf_counter(), STEPS[recipe] if steps is None else steps
+    begin, steps = time.perf_counter(), STEPS.get(recipe) if steps is None else steps
+    if recipe == "drawn":
+        made = fare(model, layer, samples, seed, memory, on_step)
+        return Impressions(layer, *made, recipe, time.perf_counter() - begin)
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
     feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
@@ -103,8 +108,8 @@ def _start(n: int, shape: tuple[int, ...], recipe: str, feasible: Feasible, seed
 
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
     """Raise ValueError for what `make_impressions` does not accept; returns the layer."""
-    if recipe not in RECIPES:
-        raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
+    if recipe not in (*RECIPES, "drawn"):
+        raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} or drawn is accepted")
     if samples < 1 or (steps is not None and steps < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
     kind = next(model.parameters()).dtype
@@ -129,8 +134,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     the class's logit over the next; norm: mean |x|; spread: its standard deviation over its mean; infeasible: share of
     coordinates that cannot enter the layer; cosine: mean over pairs of one class (1 means one point).
     """
-    _, tail = split(model, impressions.layer)
-    feasible = feasible_at(model, impressions.layer)
+    (_, tail), feasible = split(model, impressions.layer), feasible_at(model, impressions.layer)
     device, labels = device_of(model), impressions.labels
     z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
     log_p = z.log_softmax(1)
@@ -171,8 +175,8 @@ def follow_impression(
         on_step=lambda step, x: states.append(x[0].clone()),
     )
     states = torch.stack(states)
-    _, tail = split(model, made.layer)
     with torch.no_grad():
+        _, tail = split(model, made.layer)
         p = torch.cat([tail(part).softmax(1)[:, label] for part in states.split(100)])
     growth = {"confidence": p.cpu().numpy(), "norm": states.flatten(1).norm(dim=1).cpu().numpy()}
     return pd.DataFrame(growth).rename_axis("step"), states.cpu()
@@ -229,9 +233,8 @@ def _head_rows(model: nn.Module, k: int) -> torch.Tensor:
 
 
 def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
-    """How many float32 numbers are held at once for one sample: eight times its own size (the sample, its gradient,
-    Adam's two moments, their copies), three times each activation (itself, its gradient, what the backward pass keeps).
-    """
+    """How many float32 numbers one sample holds: eight times its own size (itself, its gradient, Adam's two moments,
+    their copies), three times each activation (itself, its gradient, what the backward pass keeps)."""
     total = 8 * torch.Size(shape).numel()
 
     def count(module, inputs, output):
