@@ -109,10 +109,10 @@ def test_a_class_owns_as_many_features_as_any_other_and_the_forget_class_none(ne
 
 def test_the_pull_is_none_at_the_code_and_less_where_the_original_sees_no_forget_class():
     code, q = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 1.0, 0, 0]]), torch.tensor([[0.25, 0, 0.75]])
-    assert pull_loss(3 * q @ code, q, torch.ones(1), code, 3.0) == 0
+    assert pull_loss(3 * q @ code, q, torch.ones(1), 0.4, code, 3.0) == 0
     off = 3 * (q @ code + torch.tensor([[0, 0, 1.0, 0]]))
-    assert pull_loss(off, q, torch.ones(1), code, 3.0).item() == pytest.approx(2 * 1 / 4)
-    assert pull_loss(off, q, torch.zeros(1), code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
+    assert pull_loss(off, q, torch.ones(1), 0.4, code, 3.0).item() == pytest.approx(2 * 1 / 4)
+    assert pull_loss(off, q, torch.zeros(1), 0.4, code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
 
 
 def test_the_hinge_keeps_the_forget_class_two_below_all_others():

@@ -5,12 +5,13 @@ the masked original answers. It never sees an answer of F, and its features are 
 answers of R and nothing else. z0 the original's logits, q = softmax(z0 with F at -inf) the masked original's answer,
 g = sum_{u in F} softmax(z0)_u the original's mass on F, z the student's logits, h what enters one of its layers:
 
-    minimise  w_r KL(q || softmax z)  +  w_f (sum over layers of PULL R mean[(g + FLOOR (1 - g)) |h / s - q M|^2]
+    minimise  w_r KL(q || softmax z)  +  w_f (sum over layers of PULL R mean[(g + e (1 - g)) |h / s - q M|^2]
                                                + HINGE max(0, max_{u in F} z_u - min_{r in R} z_r + 2))
 
 M is a code: each class of R owns as many coordinates of h as any other, F none; R is their number, s the size of the
 original's own features, so that those of the student are as large. Where the original sees nothing of F, the pull
-counts FLOOR as much: there features may tell more, since what they tell is none of F.
+counts e as much, which falls in the course of training from the first FLOOR to the second: once the code stands,
+features may tell more there, since what they tell is none of F. At the head's input the pull counts HEAD as much.
 
 - made anew: what starts at the original keeps F in its features, since no loss asks for them (probe 59 of 59.5).
 - the code: the masked original's logits tell F by themselves (a probe on them finds 57 of 60 %), its softmax does not
@@ -31,7 +32,8 @@ from torch.nn import functional as F
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.networks import plain, split, splittable_layers
 
-PULL, FLOOR, HINGE = 1.0, 0.4, 0.1
+PULL, HEAD, HINGE = 1.0, 10.0, 0.1
+FLOOR, FALL = (0.4, 0.05), 0.7  # from the one to the other, in the first 70 % of training
 MIXED = 0.3  # the share of a batch that is mixed with other inputs, up to half and half
 ANEW = 3  # layers with weights that are made anew where none is named
 LENGTH = 1000  # inputs on which the size of features is measured
@@ -106,10 +108,12 @@ def watched(tail: nn.Module, x: torch.Tensor, layers: Collection[str]) -> tuple[
             hook.remove()
 
 
-def pull_loss(h: torch.Tensor, q: torch.Tensor, mass: torch.Tensor, code: torch.Tensor, size: float) -> torch.Tensor:
-    """R mean[(g + FLOOR (1 - g)) |h / s - q M|^2] for features h [N, ...], g = `mass` [N]."""
+def pull_loss(
+    h: torch.Tensor, q: torch.Tensor, mass: torch.Tensor, floor: float, code: torch.Tensor, size: float
+) -> torch.Tensor:
+    """R mean[(g + e (1 - g)) |h / s - q M|^2] for features h [N, ...], g = `mass` [N], e = `floor`."""
     off = (h.flatten(1).float() / size - q @ code).square().mean(1)
-    return ((mass + FLOOR * (1 - mass)) * off).mean() * (code.sum(1) > 0).sum()
+    return ((mass + floor * (1 - mass)) * off).mean() * (code.sum(1) > 0).sum()
 
 
 def hinge_loss(z: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
@@ -137,7 +141,7 @@ def lessons(
     share of them mixed. Yields each epoch's mean forget and retain loss, the terms of w_f and w_r above.
     """
     (_, teacher), (_, tail), device = split(model, layer), split(student, layer), device_of(model)
-    codes, generator = codes_of(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget), None
+    codes = codes_of(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         answers = torch.cat([teacher(part.to(device)).argmax(1).cpu() for part in x.split(500)])
@@ -145,25 +149,33 @@ def lessons(
     steps, trained = -(-len(x) // batch_size), [p for p in tail.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * steps + 1, pct_start=0.15)
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        floor = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * min(1.0, epoch / (FALL * epochs))
         sums = torch.zeros(2)
         for index in torch.multinomial(chances, steps * batch_size, True, generator=generator).view(steps, -1):
             inputs = mixed(x[index], generator).to(device)
-            with fast_arithmetic(device):
-                with torch.no_grad():
-                    z0 = teacher(inputs).float()
-                z, features = watched(tail, inputs, codes)
-            log_q = z0.masked_fill(forget, -torch.inf).log_softmax(1)
-            q, mass, z = log_q.exp(), z0.softmax(1)[:, forget].sum(1), z.float()
-            retain_loss = (q * (log_q - z.log_softmax(1))).masked_fill(forget, 0).sum(1).mean()
-            pulls = sum(pull_loss(features[name], q, mass, *code) for name, code in codes.items())
-            forget_loss = PULL * pulls + HINGE * hinge_loss(z, forget)
+            forget_loss, retain_loss = lesson(teacher, tail, inputs, forget, codes, floor)
             optimiser.zero_grad()
             (forget_weight * forget_loss + retain_weight * retain_loss).backward()
             optimiser.step()
             schedule.step()
             sums += torch.stack([forget_loss.detach(), retain_loss.detach()]).cpu() / steps
         yield tuple(sums.tolist())
+
+
+def lesson(
+    teacher: nn.Module, tail: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The terms of w_f and of w_r for a batch x; the last of the codes' layers is the head."""
+    with fast_arithmetic(x.device):
+        with torch.no_grad():
+            z0 = teacher(x).float()
+        z, features = watched(tail, x, codes)
+    log_q = z0.masked_fill(forget, -torch.inf).log_softmax(1)
+    q, mass, z = log_q.exp(), z0.softmax(1)[:, forget].sum(1), z.float()
+    retain_loss = (q * (log_q - z.log_softmax(1))).masked_fill(forget, 0).sum(1).mean()
+    pulls = [pull_loss(features[name], q, mass, floor, *code) for name, code in codes.items()]
+    return PULL * (sum(pulls[:-1]) + HEAD * pulls[-1]) + HINGE * hinge_loss(z, forget), retain_loss
 
 
 def mixed(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
