@@ -26,7 +26,7 @@ from unlearn_lib.networks import (
 )
 from unlearn_lib.zeroshot.drawn import fare
 from unlearn_lib.zeroshot.heads import soft_targets
-from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, invert, publish
+from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, optimise
 
 
 @dataclass(frozen=True)
@@ -57,42 +57,36 @@ def make_impressions(
 
     natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
     layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
-    strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves ten steps to do
-    (five where there are more than 100 classes).
+    strength, from 0 to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves few steps to do.
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
     deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
     running mean and variance, see `invert` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
-    drawn: no impressions but what enters the layer for pictures drawn from the seed, see `fare`; all classes alone.
-    All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
-    works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
-    classes: their indices, all by default. on_step: called with step and chunk, before the first (0) and after each.
+    drawn: what enters the layer for pictures drawn from the seed, see `fare`; `samples` decides on how many.
+    All classes x samples are optimised together, in chunks of about `memory` bytes besides the result; Adam works
+    coordinate by coordinate, so that this gives what one-by-one optimisation gives. classes: indices, all by default.
+    on_step: called with step and chunk, before the first (0) and after each.
     """
-    layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
-    begin, steps = time.perf_counter(), STEPS.get(recipe) if steps is None else steps
+    begin, layer = time.perf_counter(), check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     if recipe == "drawn":
-        made = fare(model, layer, samples, seed, memory, on_step)
-        return Impressions(layer, *made, recipe, time.perf_counter() - begin)
+        drawn = fare(model, layer, samples, seed, memory, on_step)
+        return Impressions(layer, *drawn, recipe, time.perf_counter() - begin)
+    steps = STEPS[recipe] if steps is None else steps
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
     feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
-    order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
+    like = {"pixels": at_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
-    if recipe == "deepinversion":  # whose chunks are each to hold all classes
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    mixed = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = mixed if recipe == "deepinversion" else torch.arange(len(labels))  # its chunks each hold all classes
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)
-        if recipe == "published":
-            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
-        elif recipe == "deepinversion":
-            x[part] = invert(tail, start, goal, steps, feasible.bounds, follow=on_step).cpu()
-        else:
-            x[part] = calibrate(tail, start, goal, steps, feasible, **like, follow=on_step).cpu()
+        x[part] = optimise(recipe, tail, start, goal, steps, feasible, follow=on_step, **like).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
