@@ -34,7 +34,7 @@ def drawn(net):
 
 @pytest.fixture(scope="module")
 def student(net, drawn):
-    return ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15).unlearn()
+    return ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32).unlearn()
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 20, 31), (4, 9, 9)])
@@ -88,7 +88,7 @@ def test_all_before_the_layer_keeps_its_bits_and_all_behind_it_is_new(student, n
     assert same == {"conv", "norm"}
     assert all(p.requires_grad for p in student[0].parameters())
     assert student[1]["retain_loss"][-1] < student[1]["retain_loss"][0]
-    again, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15).unlearn()
+    again, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32).unlearn()
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in new.items())
 
 
@@ -122,7 +122,7 @@ def test_the_hinge_keeps_the_forget_class_two_below_all_others():
 
 
 def test_without_the_code_the_features_tell_more(net, drawn, data, student):
-    free, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, forget_weight=0.0).unlearn()
+    free, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32, forget_weight=0.0).unlearn()
     probes = [probe_forget(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
     assert probes[1] < probes[0]
 
