@@ -12,8 +12,9 @@ _FACE = {
     "common": "check_forget fast_arithmetic folded NotFound pick_device show_log UserError",
     "networks": "find_head KarpathyNet LeNet5 make_model open_run Run runs_root split splittable_layers",
     "zeroshot": """
-        carry_over default_layer diagnose distill_loss follow_impression Impressions make_impressions mask PUBLISHED
-        responsive_layers retain_mass_loss statistics_distance Switches ZeroShotUnlearner
+        carry_over deep_layer default_layer diagnose distill_loss draw follow_impression Impressions inner_layers
+        make_impressions mask PUBLISHED responsive_layers retain_mass_loss statistics_distance Switches
+        ZeroShotUnlearner
     """,
     "data": "Data load_data logits_of parse_classes Split",
     "training": "fit",

@@ -9,8 +9,14 @@ from pathlib import Path
 
 from unlearn_lib import __version__
 
-METHODS = ("neggrad+", "distill", "published", "mask")  # of zeroshot, whose import takes seconds; a test compares
-RECIPES = ("natural", "calibrated", "published", "deepinversion")
+METHODS = (
+    "neggrad+",
+    "distill",
+    "published",
+    "mask",
+    "deep",
+)  # of zeroshot, whose import takes seconds; a test compares
+RECIPES = ("natural", "calibrated", "published", "deepinversion", "drawn")
 PRESETS = ("quick", "paper")
 LONG = 100  # numbers; what is longer stands in metrics.json and not on the screen
 
@@ -116,7 +122,7 @@ IMPRESSIONS = {
     "--recipe": {
         "choices": RECIPES,
         "metavar": "NAME",
-        "help": f"of the impressions: {', '.join(RECIPES)}; by default natural, published for the method published",
+        "help": f"of the impressions: {', '.join(RECIPES)}; by default natural; published for published, drawn for deep",
     },
     "--memory": {"type": float, "metavar": "MIB", "help": "that making impressions may take; by default 512"},
 }

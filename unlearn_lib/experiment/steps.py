@@ -18,7 +18,6 @@ from unlearn_lib.networks import (
     amend_run,
     apply_weights,
     class_code,
-    find_head,
     find_run,
     outputs_of,
     read_weights,
@@ -38,6 +37,7 @@ from unlearn_lib.zeroshot import (
     default_recipe,
     make_impressions,
     mask,
+    method_layer,
     unlearning_numbers,
 )
 
@@ -118,7 +118,10 @@ def impressions_of(
         log.info("impressions at %s, %s: %s made in %.1f s", layer, recipe, f"{len(made.x):,}", made.seconds)
         return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
 
-    tensors, facts = cached(path, key, make, force=lab.anew(f"{run.name}/{path.name}"))
+    if recipe == "drawn":  # as large as a data set, and soon drawn again
+        tensors, facts = make()
+    else:
+        tensors, facts = cached(path, key, make, force=lab.anew(f"{run.name}/{path.name}"))
     return Impressions(layer, tensors["x"], tensors["labels"], recipe, facts["seconds"])
 
 
@@ -157,7 +160,7 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
 
 def usual_layer(model: nn.Module, method: str) -> str:
     """The layer at which a method unlearns where none is given."""
-    return find_head(model) if method in ("mask", "published") else default_layer(model)
+    return method_layer(model, method) or default_layer(model)
 
 
 def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, recipe, version, numbers: dict) -> dict:

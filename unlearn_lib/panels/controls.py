@@ -97,6 +97,8 @@ class Controls:
             control.value, control.disabled = AUTOMATIC if numbers[name] is None else numbers[name], method == "mask"
         if method == "published":
             self.layer.value = self.layer.options[-1]  # the head, the only one where it works
+        if method == "deep":
+            self.layer.value = self.layer.options[-3:][0]  # three layers are made anew
         self.fixed.value = (
             f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"

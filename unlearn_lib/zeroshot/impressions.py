@@ -24,8 +24,9 @@ from unlearn_lib.networks import (
     split,
     splittable_layers,
 )
+from unlearn_lib.zeroshot.drawn import fare
 from unlearn_lib.zeroshot.heads import soft_targets
-from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, calibrate, invert, publish
+from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, optimise
 
 
 @dataclass(frozen=True)
@@ -56,38 +57,37 @@ def make_impressions(
 
     natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
     layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
-    strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k (ten steps, above 100 classes 5).
+    strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves few steps to do.
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
     deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
     running mean and variance, see `invert` (Yin et al. 2020); for networks that have any.
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
-    All classes x samples are optimised together, in chunks that take about `memory` bytes besides the result; Adam
-    works coordinate by coordinate, so that this gives what one-by-one optimisation gives.
-    classes: their indices, all by default. on_step: called with step and chunk, before the first (0) and after each.
+    drawn: what enters the layer for pictures drawn from the seed, see `fare`; `samples` decides on how many.
+    All classes x samples are optimised together, in chunks of about `memory` bytes besides the result; Adam works
+    coordinate by coordinate, so that this gives what one-by-one optimisation gives. classes: indices, all by default.
+    on_step: called with step and chunk, before the first (0) and after each.
     """
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     samples, seed, begin = as_number("samples", samples), as_number("seed", seed), time.perf_counter()
+    if recipe == "drawn":
+        drawn = fare(model, layer, samples, seed, memory, on_step)
+        return Impressions(layer, *drawn, recipe, time.perf_counter() - begin)
     steps = as_number("steps", STEPS[recipe] if steps is None else steps)
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
     feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
-    order, like = torch.arange(len(labels)), {"pixels": at_pixels(model, layer)}
+    like = {"pixels": at_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
-    if recipe == "deepinversion":  # whose chunks are each to hold all classes
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    mixed = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = mixed if recipe == "deepinversion" else torch.arange(len(labels))  # its chunks each hold all classes
     for part in order.split(chunk):
         start, goal = x[part].to(device), labels[part].to(device)
         if recipe == "natural":
             like["targets"] = soft_targets(rows, labels[part], draws).to(device)
-        if recipe == "published":
-            x[part] = publish(tail, start, goal, steps, follow=on_step).cpu()
-        elif recipe == "deepinversion":
-            x[part] = invert(tail, start, goal, steps, feasible.bounds, follow=on_step).cpu()
-        else:
-            x[part] = calibrate(tail, start, goal, steps, feasible, **like, follow=on_step).cpu()
+        x[part] = optimise(recipe, tail, start, goal, steps, feasible, follow=on_step, **like).cpu()
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
@@ -103,8 +103,8 @@ def _start(n: int, shape: tuple[int, ...], recipe: str, feasible: Feasible, seed
 
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
     """Raise ValueError for what `make_impressions` does not accept; returns the layer."""
-    if recipe not in RECIPES:
-        raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} is accepted")
+    if recipe not in (*RECIPES, "drawn"):
+        raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} or drawn is accepted")
     if as_number("samples", samples) < 1 or (steps is not None and as_number("steps", steps) < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
     kind = next(model.parameters()).dtype
@@ -129,8 +129,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     the class's logit over the next; norm: mean |x|; spread: its standard deviation over its mean; infeasible: share of
     coordinates that cannot enter the layer; cosine: mean over pairs of one class (1 means one point).
     """
-    _, tail = split(model, impressions.layer)
-    feasible = feasible_at(model, impressions.layer)
+    (_, tail), feasible = split(model, impressions.layer), feasible_at(model, impressions.layer)
     device, labels = device_of(model), impressions.labels
     z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
     log_p = z.log_softmax(1)
@@ -171,8 +170,8 @@ def follow_impression(
         on_step=lambda step, x: states.append(x[0].clone()),
     )
     states = torch.stack(states)
-    _, tail = split(model, made.layer)
     with torch.no_grad():
+        _, tail = split(model, made.layer)
         p = torch.cat([tail(part).softmax(1)[:, label] for part in states.split(100)])
     growth = {"confidence": p.cpu().numpy(), "norm": states.flatten(1).norm(dim=1).cpu().numpy()}
     return pd.DataFrame(growth).rename_axis("step"), states.cpu()
@@ -229,9 +228,8 @@ def _head_rows(model: nn.Module, k: int) -> torch.Tensor:
 
 
 def _numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
-    """How many float32 numbers are held at once for one sample: eight times its own size (the sample, its gradient,
-    Adam's two moments, their copies), three times each activation (itself, its gradient, what the backward pass keeps).
-    """
+    """How many float32 numbers one sample holds: eight times its own size (itself, its gradient, Adam's two moments,
+    their copies), three times each activation (itself, its gradient, what the backward pass keeps)."""
     total = 8 * torch.Size(shape).numel()
 
     def count(module, inputs, output):

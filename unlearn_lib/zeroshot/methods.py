@@ -9,6 +9,8 @@ q = softmax(z0 / T with F at -inf) is what the masked original answers.
 - distill    minimise  KL(q || p_T)  on xi_F and xi_R  (DELETE, Zhou et al., CVPR 2025).
 - published  minimise  0.9 CE(xi_F), then -0.1 CE(xi_R), both smoothed by 0.1, in the head's bias alone; `Switches`
              mend its signs, its smoothing and its frozen weights one by one.
+- deep       a student, its last layers made anew, learns q from drawn pictures, its features pulled to a code of q: see
+             `deep`. Its numbers: forget_weight of the pull, retain_weight of KL(q || p).
 - mask       w_u = 0, b_u = -1e4 for u in F: no training. It never lowers retain accuracy: where it changes the argmax,
              that was a forget class, wrong for every retain picture.
 
@@ -27,11 +29,13 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, as_number, check_classes, check_positive
 from unlearn_lib.networks import find_head, plain, split
+from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
 from unlearn_lib.zeroshot.impressions import check_impressions
 
-METHODS = ("neggrad+", "distill", "published", "mask")
+METHODS = ("neggrad+", "distill", "published", "mask", "deep")
 NUMBERS = {"lr": None, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
 PUBLISHED = {"lr": 1e-3, "epochs": 1000, "batch_size": 16, "forget_weight": 0.9, "retain_weight": 0.1}
+DEEP = {"lr": 4e-3, "epochs": 40, "batch_size": 256, "forget_weight": 1.0, "retain_weight": 1.0}
 TEMPERATURE = 4.0
 MASKED = -1e4  # finite, so that losses stay defined
 
@@ -104,7 +108,7 @@ def losses_of(
 
 def default_recipe(method: str = METHODS[0]) -> str:
     """The impressions that a method was made for."""
-    return "published" if method == "published" else "natural"
+    return {"published": "published", "deep": "drawn"}.get(method, "natural")
 
 
 def unlearning_numbers(method: str, given: dict) -> dict:
@@ -115,15 +119,21 @@ def unlearning_numbers(method: str, given: dict) -> dict:
     unknown = sorted(given.keys() - NUMBERS.keys())
     if unknown:
         raise UserError(f"{unknown[0]}: no such number; {', '.join(NUMBERS)} are accepted")
-    numbers = PUBLISHED if method == "published" else NUMBERS
+    numbers = {"published": PUBLISHED, "deep": DEEP}.get(method, NUMBERS)
     return numbers | {name: as_number(name, value) for name, value in given.items() if value is not None}
+
+
+def method_layer(model: nn.Module, method: str) -> str | None:
+    """The layer that a method was made for; None: that of `default_layer`, which needs a trained model."""
+    if method == "deep":
+        return deep_layer(model)
+    return find_head(model) if method in ("mask", "published") else None
 
 
 def check_choice(model: nn.Module, method: str, layer: str | None, samples: int, recipe: str | None, numbers: dict):
     """Raise UserError for a choice that unlearning this kind of network does not accept; it need not be trained."""
     numbers = unlearning_numbers(method, numbers)
-    if layer is None:
-        layer = find_head(model) if method in ("mask", "published") else "input"
+    layer = (method_layer(model, method) or "input") if layer is None else layer
     check_method(model, method, layer)
     check_impressions(model, layer, samples, default_recipe(method) if recipe is None else recipe, None)
     check_numbers(**numbers)
@@ -136,6 +146,10 @@ def check_method(model: nn.Module, method: str, layer: str) -> None:
     split(model, layer)
     if method == "mask":
         find_head(model)
+    if method == "deep" and not inner_layers(model, layer):
+        raise UserError(
+            f"layer: {layer!r} given; deep works before the head alone, its features being what is to forget"
+        )
     if method == "published" and layer != find_head(model):
         raise UserError(f"layer: {layer!r} given; published works at the head, {find_head(model)}, alone")
 

@@ -23,6 +23,24 @@ STATISTICS, ROUGHNESS = 20.0, 0.05  # weights of the distance to BatchNorm's sta
 Follow = Callable[[int, torch.Tensor], None] | None
 
 
+def optimise(
+    recipe: str,
+    tail: nn.Module,
+    x: torch.Tensor,
+    labels: torch.Tensor,
+    steps: int,
+    feasible: Feasible,
+    follow: Follow = None,
+    **like,
+) -> torch.Tensor:
+    """x [N, *shape] made impressions of `labels` by a recipe; `like` goes to `calibrate`."""
+    if recipe == "published":
+        return publish(tail, x, labels, steps, follow=follow)
+    if recipe == "deepinversion":
+        return invert(tail, x, labels, steps, feasible.bounds, follow=follow)
+    return calibrate(tail, x, labels, steps, feasible, follow=follow, **like)
+
+
 def calibrate(
     tail: nn.Module,
     x: torch.Tensor,

@@ -12,10 +12,11 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, as_number, check_forget, progress
-from unlearn_lib.networks import plain, split
+from unlearn_lib.common import UserError, as_number, check_forget, device_of, listed, log, progress
+from unlearn_lib.networks import dry_run, plain, split
+from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed
 from unlearn_lib.zeroshot.impressions import Impressions
-from unlearn_lib.zeroshot.methods import Switches, check_method, check_numbers, losses_of, mask
+from unlearn_lib.zeroshot.methods import DEEP, Switches, check_method, check_numbers, losses_of, mask
 
 UPDATES = 600  # after which nothing is left to learn, however many impressions there are
 RUNAWAY = 1e4  # no loss on sensible logits comes near
@@ -62,7 +63,9 @@ class ZeroShotUnlearner:
                 setattr(self, name, as_number(name, getattr(self, name)))
         check_numbers(self.lr, self.epochs, self.batch_size, self.forget_weight, self.retain_weight)
         check_method(self.model, self.method, self.layer)
-        self.forget = check_forget(self.forget, int(self.impressions.labels.max()) + 1)
+        drawn = self.impressions.recipe == "drawn"  # of which a class may be missing
+        k = dry_run(self.model, plain(self.model)).shape[1] if drawn else int(self.impressions.labels.max()) + 1
+        self.forget = check_forget(self.forget, k)
         if self.layer != self.impressions.layer:
             raise UserError(
                 f"layer: {self.layer!r} given, but the impressions are inputs of {self.impressions.layer!r}"
@@ -79,15 +82,18 @@ class ZeroShotUnlearner:
             return mask(self.model, self.forget), history, time.perf_counter() - begin
         model = copy.deepcopy(plain(self.model)).eval()  # eval: batch-norm buffers stay as they are on made-up batches
         asked = [parameter.requires_grad for parameter in model.parameters()]
-        _, tail = split(model, self.layer)
-        optimiser, schedule, epochs = self._optimiser(model, tail)
-        steps = self._epochs(tail, optimiser, schedule, epochs)
+        if self.method == "deep":
+            model, rate, epochs = renewed(model, self.layer, self.seed), self.lr or DEEP["lr"], self.epochs
+            steps = self._lessons(model, rate)
+        else:
+            _, tail = split(model, self.layer)
+            optimiser, schedule, epochs = self._optimiser(model, tail)
+            rate, steps = optimiser.defaults["lr"], self._epochs(tail, optimiser, schedule, epochs)
         for epoch, losses in enumerate(progress(steps, f"unlearning, {self.method}", epochs), 1):
             for name, loss in zip(history, losses, strict=True):
                 history[name].append(loss)
             # the published ascent has no bound
             if self.method != "published" and not max(map(abs, losses)) < RUNAWAY:
-                rate = optimiser.defaults["lr"]
                 raise UserError(f"lr: with {rate} the loss runs away in epoch {epoch}; give a smaller one")
             state = {"epoch": epoch, "epochs": epochs, "model": model}
             if on_step is not None and on_step(state | dict(zip(history, losses, strict=True))) is False:
@@ -95,6 +101,21 @@ class ZeroShotUnlearner:
         for parameter, flag in zip(model.parameters(), asked, strict=True):
             parameter.requires_grad_(flag)
         return model, history, time.perf_counter() - begin
+
+    def _lessons(self, student: nn.Module, rate: float) -> Iterator[tuple[float, float]]:
+        """The epochs of `deep`; the original is its teacher."""
+        numbers = {"lr": rate, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
+        numbers |= {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
+        log.info(
+            "deep: all before %s is untouched and tells of F what it told; made anew: the features that enter %s",
+            self.layer,
+            listed(inner_layers(self.model, self.layer)),
+        )
+        teacher = copy.deepcopy(plain(self.model)).eval().requires_grad_(False)
+        with torch.no_grad():
+            forget = torch.zeros(dry_run(teacher, teacher).shape[1], dtype=torch.bool, device=device_of(teacher))
+        forget[self.forget] = True
+        return lessons(teacher, student, self.layer, self.impressions.x, forget, **numbers)
 
     def _optimiser(self, model: nn.Module, tail: nn.Module) -> tuple:
         """AdamW over the tail alone, its schedule, and the number of epochs; everything else is frozen."""

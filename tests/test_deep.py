@@ -1,0 +1,146 @@
+"""Drawn pictures, and the student that learns from them with features that tell nothing of F."""
+
+import copy
+
+import pytest
+import torch
+from tiny import tiny_data, tiny_network
+
+from unlearn_lib import ZeroShotUnlearner, deep_layer, draw, evaluate, fit, make_impressions, mask, probe_forget
+from unlearn_lib.common import UserError
+from unlearn_lib.zeroshot import inner_layers
+from unlearn_lib.zeroshot.deep import codes_of, hinge_loss, lessons, pull_loss, renewed
+
+FORGET = [1]
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tiny_data()
+
+
+@pytest.fixture(scope="module")
+def net(data):
+    net = tiny_network()
+    fit(net, data, epochs=6, lr=0.02, batch_size=32)
+    net.input_range = data.pixel_range
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def drawn(net):
+    return make_impressions(net, "hidden", recipe="drawn", samples=25)
+
+
+@pytest.fixture(scope="module")
+def student(net, drawn):
+    return ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32).unlearn()
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 20, 31), (4, 9, 9)])
+def test_drawn_pictures_come_from_their_seed_alone(shape):
+    first, again, more, other = (draw(n, shape, seed) for n, seed in ((7, 3), (7, 3), (12, 3), (7, 4)))
+    assert first.shape == (7, *shape) and first.dtype == torch.uint8
+    assert torch.equal(first, again) and torch.equal(first, more[:7])
+    assert not torch.equal(first, other)
+    assert len(first.flatten(1).unique(dim=0)) == 7
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_drawn_pictures_use_the_whole_range_and_are_neither_flat_nor_noise(shape):
+    x = draw(300, shape).float() / 255
+    assert x.min() < 0.05 and x.max() > 0.95
+    assert (x.flatten(1).std(1) > 0.02).all()
+    neighbours = (x[..., 1:] - x[..., :-1]).square().mean() / (2 * x.flatten(1).var(1).mean())
+    assert neighbours < 0.5  # independent pixels would differ by 1
+
+
+def test_what_enters_a_layer_for_drawn_pictures_has_every_class_and_the_networks_answers(net, drawn):
+    assert drawn.layer == "hidden" and drawn.x.shape[1:] == (64,)
+    assert torch.equal(drawn.labels, drawn.labels.sort().values)
+    with torch.no_grad():
+        answers = net.head(net.act(net.hidden(drawn.x))).argmax(1)
+    assert (answers == drawn.labels).float().mean() > 0.999
+    assert drawn.labels.bincount(minlength=4).min() > 0.05 * len(drawn.labels)
+
+
+def test_drawing_wants_to_know_the_range_of_pixels(net):
+    blind = copy.deepcopy(net)
+    del blind.input_range
+    with pytest.raises(UserError, match="input_range"):
+        make_impressions(blind, "hidden", recipe="drawn", samples=1)
+
+
+def test_the_student_forgets_and_keeps_the_other_answers(student, net, data):
+    masked, deep = (evaluate(m, data, FORGET) for m in (mask(net, FORGET), student[0]))
+    assert deep["forget_accuracy"] <= 0.01
+    assert deep["retain_accuracy"] >= masked["retain_accuracy"] - 0.08
+
+
+def test_its_features_tell_less_of_the_forget_class_than_the_masks(student, net, data):
+    before, after = (probe_forget(m, data, FORGET, "head", samples=40) for m in (mask(net, FORGET), student[0]))
+    assert after < before - 0.05
+
+
+def test_all_before_the_layer_keeps_its_bits_and_all_behind_it_is_new(student, net, drawn):
+    old, new = net.state_dict(), student[0].state_dict()
+    same = {name.partition(".")[0] for name in old if torch.equal(old[name], new[name])}
+    assert same == {"conv", "norm"}
+    assert all(p.requires_grad for p in student[0].parameters())
+    assert student[1]["retain_loss"][-1] < student[1]["retain_loss"][0]
+    again, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32).unlearn()
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in new.items())
+
+
+def test_every_method_takes_drawn_pictures(net, drawn, data):
+    for method in ("neggrad+", "distill"):
+        unlearned, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method=method).unlearn()
+        assert evaluate(unlearned, data, FORGET)["forget_accuracy"] <= 0.05
+
+
+def test_a_class_owns_as_many_features_as_any_other_and_the_forget_class_none(net, drawn):
+    forget = torch.tensor([False, True, False, False])
+    (code, size) = codes_of(net, "hidden", drawn.x, forget)["head"]
+    assert code.sum(1).tolist() == [5, 0, 5, 5] and code.sum(0).max() == 1
+    with torch.no_grad():
+        h = net.act(net.hidden(drawn.x[:1000]))
+    assert size == pytest.approx((3 * h.square().mean()).sqrt().item(), rel=1e-4)
+
+
+def test_the_pull_is_none_at_the_code_and_less_where_the_original_sees_no_forget_class():
+    code, q = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 1.0, 0, 0]]), torch.tensor([[0.25, 0, 0.75]])
+    assert pull_loss(3 * q @ code, q, torch.ones(1), 0.4, code, 3.0) == 0
+    off = 3 * (q @ code + torch.tensor([[0, 0, 1.0, 0]]))
+    assert pull_loss(off, q, torch.ones(1), 0.4, code, 3.0).item() == pytest.approx(2 * 1 / 4)
+    assert pull_loss(off, q, torch.zeros(1), 0.4, code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
+
+
+def test_the_hinge_keeps_the_forget_class_two_below_all_others():
+    forget = torch.tensor([False, True, False])
+    assert hinge_loss(torch.tensor([[1.0, -1.0, 5.0]]), forget) == 0
+    assert hinge_loss(torch.tensor([[1.0, 0.0, 5.0]]), forget) == 1
+
+
+def test_without_the_code_the_features_tell_more(net, drawn, data, student):
+    free, _, _ = ZeroShotUnlearner(
+        net, drawn, FORGET, method="deep", epochs=15, batch_size=32, forget_weight=0.0
+    ).unlearn()
+    probes = [probe_forget(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
+    assert probes[1] < probes[0]
+
+
+def test_deep_begins_three_layers_from_the_end_and_never_at_the_head(net, drawn):
+    assert deep_layer(net) == "conv" and inner_layers(net, "conv") == ["hidden", "head"]
+    assert inner_layers(net, "hidden") == ["head"]
+    head = make_impressions(net, "head", samples=2)
+    with pytest.raises(UserError, match="deep works before the head"):
+        ZeroShotUnlearner(net, head, FORGET, method="deep")
+
+
+def test_a_student_starts_from_its_seed(net, drawn):
+    one, again, other = (renewed(net, "hidden", seed).head.weight for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    forget = torch.tensor([False, True, False, False])
+    numbers = {"lr": 4e-3, "epochs": 1, "batch_size": 64}
+    runs = [list(lessons(net, renewed(net, "hidden"), "hidden", drawn.x, forget, seed=s, **numbers)) for s in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]

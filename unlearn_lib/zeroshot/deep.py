@@ -1,0 +1,185 @@
+"""Deep: forgetting in the features, not in the answer alone, without any data.
+
+A student takes over the original's layers before `layer`, untouched; all from there on is made anew, and learns what
+the masked original answers. It never sees an answer of F, and its features are pulled to a code that can carry the
+answers of R and nothing else. z0 the original's logits, q = softmax(z0 with F at -inf) the masked original's answer,
+g = sum_{u in F} softmax(z0)_u the original's mass on F, z the student's logits, h what enters one of its layers:
+
+    minimise  w_r KL(q || softmax z)  +  w_f (sum over layers of PULL R mean[(g + e (1 - g)) |h / s - q M|^2]
+                                               + HINGE max(0, max_{u in F} z_u - min_{r in R} z_r + 2))
+
+M is a code: each class of R owns as many coordinates of h as any other, F none; R is their number, s the size of the
+original's own features, so that those of the student are as large. Where the original sees nothing of F, the pull
+counts e as much, which falls in the course of training from the first FLOOR to the second: once the code stands,
+features may tell more there, since what they tell is none of F. At the head's input the pull counts HEAD as much.
+
+- made anew: what starts at the original keeps F in its features, since no loss asks for them (probe 59 of 59.5).
+- the code: the masked original's logits tell F by themselves (a probe on them finds 57 of 60 %), its softmax does not
+  (25), so that a student that learns answers alone learns F with them.
+- drawn pictures: the loss holds on what the student sees; impressions are too few kinds of pictures (`fare`).
+
+Distillation without data: Frank and Davis, CVPR 2025. The masked teacher: DELETE, Zhou et al., CVPR 2025. The code is
+new here; a bottleneck of the answers is what concept bottlenecks are (Koh et al., ICML 2020).
+"""
+
+import copy
+from collections.abc import Collection, Iterator
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn_lib.common import UserError, device_of, fast_arithmetic
+from unlearn_lib.networks import plain, split, splittable_layers
+
+PULL, HEAD, HINGE = 1.0, 10.0, 0.1
+FLOOR, FALL = (0.4, 0.05), 0.7  # from the one to the other, in the first 70 % of training
+MIXED = 0.3  # the share of a batch that is mixed with other inputs, up to half and half
+ANEW = 3  # layers with weights that are made anew where none is named
+LENGTH = 1000  # inputs on which the size of features is measured
+
+
+def deep_layer(model: nn.Module) -> str:
+    """The layer from which on `deep` makes all anew where none is given: the last ANEW layers with weights."""
+    return _weighty(model)[-ANEW:][0]
+
+
+def inner_layers(model: nn.Module, layer: str) -> list[str]:
+    """The layers with weights after `layer`, whose inputs are features that a student learns anew."""
+    found = _weighty(model)
+    return found[found.index(layer) + 1 :] if layer in found else found
+
+
+def _weighty(model: nn.Module) -> list[str]:
+    leaves = [n for n in splittable_layers(model) if not list(model.get_submodule(n).children())]
+    found = [n for n in leaves if any(p.dim() > 1 for p in model.get_submodule(n).parameters())]
+    if not found:
+        raise UserError(f"model: {type(model).__name__} has no layer with weights at which it can be cut")
+    return found
+
+
+def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
+    """A copy of the model with all from `layer` on made anew, from the seed; what is before keeps its bits."""
+    student = copy.deepcopy(plain(model)).eval().requires_grad_(False)
+    _, tail = split(student, layer)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        for part in tail.modules():
+            if isinstance(getattr(part, "weight", None), nn.Parameter) and part.weight.dim() > 1:
+                nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+            elif hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+    for parameter in tail.parameters():
+        parameter.requires_grad_(True)
+    return student
+
+
+def codes_of(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor) -> dict[str, tuple]:
+    """For each layer after `layer` the code M [K, D] and the size s of the original's features for inputs x.
+
+    M_r is 1 on the D / R coordinates that class r owns, in the order of the classes; a row of F is 0.
+    """
+    _, tail = split(model, layer)
+    with torch.no_grad():
+        _, features = watched(tail, x[:LENGTH], inner_layers(model, layer))
+    retain, codes = (~forget).nonzero()[:, 0].tolist(), {}
+    for name, h in features.items():
+        h = h.flatten(1).float()
+        code, width = torch.zeros(len(forget), h.shape[1], device=h.device), max(1, h.shape[1] // len(retain))
+        for i, r in enumerate(retain):
+            code[r, torch.arange(i * width, (i + 1) * width) % h.shape[1]] = 1
+        codes[name] = code, h.square().mean().mul(len(retain)).sqrt().clamp_min(1e-6).item()
+    return codes
+
+
+def watched(tail: nn.Module, x: torch.Tensor, layers: Collection[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The tail's logits for x, and what enters each of `layers`."""
+    seen: dict[str, torch.Tensor] = {}
+    hooks = []
+    for name in layers:
+        part = tail.get_submodule(name)
+        hooks.append(part.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]})))
+    try:
+        return tail(x), seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pull_loss(
+    h: torch.Tensor, q: torch.Tensor, mass: torch.Tensor, floor: float, code: torch.Tensor, size: float
+) -> torch.Tensor:
+    """R mean[(g + e (1 - g)) |h / s - q M|^2] for features h [N, ...], g = `mass` [N], e = `floor`."""
+    off = (h.flatten(1).float() / size - q @ code).square().mean(1)
+    return ((mass + floor * (1 - mass)) * off).mean() * (code.sum(1) > 0).sum()
+
+
+def hinge_loss(z: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
+    """max(0, max_{u in F} z_u - min_{r in R} z_r + 2), mean over the batch: F stays below all of R, and not far."""
+    return F.relu(z[:, forget].amax(1) - z[:, ~forget].amin(1) + 2).mean()
+
+
+def lessons(
+    model: nn.Module,
+    student: nn.Module,
+    layer: str,
+    x: torch.Tensor,
+    forget: torch.Tensor,
+    *,
+    lr: float,
+    epochs: int,
+    batch_size: int,
+    forget_weight: float = 1.0,
+    retain_weight: float = 1.0,
+    seed: int = 0,
+) -> Iterator[tuple[float, float]]:
+    """Teach a student, `renewed` from `layer` on, what the masked model answers for inputs x of the layer.
+
+    forget: bool [K]. AdamW, one cycle; the inputs are drawn by the inverse square root of how many have their answer, a
+    share of them mixed. Yields each epoch's mean forget and retain loss, the terms of w_f and w_r above.
+    """
+    (_, teacher), (_, tail), device = split(model, layer), split(student, layer), device_of(model)
+    codes = codes_of(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        answers = torch.cat([teacher(part.to(device)).argmax(1).cpu() for part in x.split(500)])
+    chances = answers.bincount().clamp_min(1).double().rsqrt()[answers]
+    steps, trained = -(-len(x) // batch_size), [p for p in tail.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * steps + 1, pct_start=0.15)
+    for epoch in range(epochs):
+        floor = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * min(1.0, epoch / (FALL * epochs))
+        sums = torch.zeros(2)
+        for index in torch.multinomial(chances, steps * batch_size, True, generator=generator).view(steps, -1):
+            inputs = mixed(x[index], generator).to(device)
+            forget_loss, retain_loss = lesson(teacher, tail, inputs, forget, codes, floor)
+            optimiser.zero_grad()
+            (forget_weight * forget_loss + retain_weight * retain_loss).backward()
+            optimiser.step()
+            schedule.step()
+            sums += torch.stack([forget_loss.detach(), retain_loss.detach()]).cpu() / steps
+        yield tuple(sums.tolist())
+
+
+def lesson(
+    teacher: nn.Module, tail: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The terms of w_f and of w_r for a batch x; the last of the codes' layers is the head."""
+    with fast_arithmetic(x.device):
+        with torch.no_grad():
+            z0 = teacher(x).float()
+        z, features = watched(tail, x, codes)
+    log_q = z0.masked_fill(forget, -torch.inf).log_softmax(1)
+    q, mass, z = log_q.exp(), z0.softmax(1)[:, forget].sum(1), z.float()
+    retain_loss = (q * (log_q - z.log_softmax(1))).masked_fill(forget, 0).sum(1).mean()
+    pulls = [pull_loss(features[name], q, mass, floor, *code) for name, code in codes.items()]
+    return PULL * (sum(pulls[:-1]) + HEAD * pulls[-1]) + HINGE * hinge_loss(z, forget), retain_loss
+
+
+def mixed(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """A batch whose first inputs, a share MIXED of them, are mixed with others, up to half and half (mixup)."""
+    n = int(MIXED * len(x))
+    share = torch.rand(n, *[1] * (x.dim() - 1), generator=generator) / 2
+    return torch.cat([torch.lerp(x[:n], x[len(x) - n :], share), x[n:]])
