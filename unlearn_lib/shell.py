@@ -122,12 +122,12 @@ IMPRESSIONS = {
     "--recipe": {
         "choices": RECIPES,
         "metavar": "NAME",
-        "help": f"of the impressions: {', '.join(RECIPES)}; by default natural; published for published, drawn for deep",
+        "help": f"of the impressions: {', '.join(RECIPES)}; by default natural; published and deep have their own",
     },
     "--memory": {"type": float, "metavar": "MIB", "help": "that making impressions may take; by default 512"},
 }
 UNLEARNING = {
-    "--method": {"default": METHODS[0], "metavar": "NAME", "help": f"{', '.join(METHODS)}; by default {METHODS[0]}"},
+    "--method": {"default": METHODS[0], "metavar": "NAME", "help": f"{', '.join(METHODS)}; {METHODS[0]} by default"},
     "--forget-weight": {
         "type": float,
         "metavar": "FACTOR",
