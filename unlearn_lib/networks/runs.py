@@ -140,7 +140,7 @@ def run_name(model: str, data: str, seed: int, *parts: str, version: str | None 
 
 def find_run(root: Path, name: str, arguments: dict) -> Run | None:
     """The finished run of this name, where there is one. Raises UserError where it was made with other arguments."""
-    return check_run(open_run(root, name), arguments) if name in run_names(root) else None
+    return check_run(open_run(root, name), arguments) if has_run(root, name) else None
 
 
 def check_run(run: Run, arguments: dict | None = None) -> Run:
@@ -174,10 +174,15 @@ def difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
 
 def open_run(root: Path, name: str) -> Run:
     """The run of this name. Raises NotFound with the names of those that there are."""
-    names = run_names(root)
-    if name not in names:
-        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(names) or 'none'}")
+    if not has_run(root, name):
+        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(run_names(root)) or 'none'}")
     return Run(root / name, read_json(root / name / "config.json"))
+
+
+def has_run(root: Path, name: str) -> bool:
+    """Whether there is a finished run of this name."""
+    restore_folder(root / name)
+    return (root / name / "config.json").is_file()
 
 
 def run_names(root: Path) -> list[str]:
