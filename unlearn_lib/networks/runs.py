@@ -81,7 +81,7 @@ class Run:
 
     def _json(self, name: str) -> dict:
         """A file of the run. Raises UserError where it is not as it was written."""
-        for _ in range(2):  # it may be replaced in between by a newer one, of which config.json tells first
+        for _ in range(2):  # a newer one, of which config.json tells first, may come in between
             files = read_json(self.path / "config.json").get("files", {})
             content = read_json(self.path / name)
             if name not in files or content_digest(content) in files[name]:
@@ -113,9 +113,8 @@ def runs_root(root: str | Path | None = None) -> Path:
         with tempfile.TemporaryFile(dir=root):
             return root
     except OSError as error:
-        raise UserError(
-            f"runs-root: {root} given ({error.strerror}); a folder that can be written is accepted"
-        ) from error
+        accepted = "a folder that can be written is accepted"
+        raise UserError(f"runs-root: {root} given ({error.strerror}); {accepted}") from error
 
 
 def class_code(classes: Iterable[int]) -> str:
@@ -147,12 +146,11 @@ def check_run(run: Run, arguments: dict | None = None) -> Run:
     """The run itself. Raises UserError where it is of another format; with `arguments`, of others or damaged."""
     keep_both, made_as = "--force makes it anew, --version-name keeps both", run.config.get("format")
     if isinstance(made_as, int) and made_as > FORMAT:
-        newer = f"of a newer version of this program, which knows formats up to {FORMAT}"
-        raise UserError(f"run: {run.name} is of format {made_as}, {newer}; {keep_both}")
+        raise UserError(f"run: {run.name} is of format {made_as}, of a newer version of this program; {keep_both}")
     if made_as not in (FORMAT - 1, FORMAT):
-        older = "of an older format, which does not tell what it was made from"
-        raise UserError(f"run: {run.name} is {older}; {keep_both}")
-    argument, old, new = difference(run, arguments) if arguments else (None, None, None)
+        why = "which does not tell what it was made from"
+        raise UserError(f"run: {run.name} is of an older format, {why}; {keep_both}")
+    argument, old, new = difference(run, arguments) if arguments else (None,) * 3
     if argument in DIGESTS:
         raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
     if argument:
@@ -217,8 +215,8 @@ def amend_run(run: Run, metrics: dict, **notes) -> Run:
     with locked(run.path):
         config = read_json(run.path / "config.json") | notes
         if "files" in config:
-            old = read_json(run.path / "metrics.json")
-            config["files"] = config["files"] | {"metrics.json": [content_digest(old), content_digest(metrics)]}
+            both = [content_digest(content) for content in (read_json(run.path / "metrics.json"), metrics)]
+            config["files"] |= {"metrics.json": both}
         config = _write_config(run.path, config)
         write_json(run.path / "metrics.json", metrics)
     return Run(run.path, config)
@@ -226,15 +224,13 @@ def amend_run(run: Run, metrics: dict, **notes) -> Run:
 
 def content_digest(content: dict) -> str:
     """Digest of what a JSON file holds, besides its own."""
-    content = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
-    return digest(json.dumps(content, sort_keys=True))
+    return digest(json.dumps(json.loads(json.dumps({**content, "digest": None})), sort_keys=True))
 
 
 def _write_config(folder: Path, config: dict) -> dict:
     """Write config.json with a digest of itself, and return it as it will be read."""
     config = json.loads(json.dumps(config))
-    if "files" in config:
-        config["digest"] = content_digest(config)
+    config |= {"digest": content_digest(config)} if "files" in config else {}
     write_json(folder / "config.json", config)
     return config
 
@@ -243,12 +239,11 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Load a state dict from a safetensors file into `model`. Raises UserError where it does not fit."""
     tensors, _ = load_tensors(path)
     state = model.state_dict()
-    wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
+    wrong = [*(state.keys() ^ tensors.keys())]
     wrong = wrong or [name for name in state if state[name].shape != tensors[name].shape]
     if wrong:
-        raise UserError(
-            f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
-        )
+        fit = f"{type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
+        raise UserError(f"model file: {path} is not a {fit}")
     if strange := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise UserError(f"model file: {path} holds values that are not finite, in {strange[0]}")
     load_state(model, tensors)
