@@ -54,8 +54,8 @@ def imports(name, tree, package="unlearn_lib"):
         else:
             continue
         for module, taken in found:
-            if module == package:
-                yield from ((part, ()) for part in taken or ("",))  # `from unlearn_lib import store`
+            if module == package:  # `from unlearn_lib import store`
+                yield from ((part, ()) for part in taken or ("",) if part != "__version__")
             elif module.startswith(package + "."):
                 yield module.removeprefix(package + "."), taken
 

@@ -1,7 +1,12 @@
 """The shell, as a new user meets it: what it prints, what it keeps, and what it says to bad input."""
 
+import argparse
 import json
+import shlex
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +14,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unlearn_lib import describe_preset, from_preset, make_model
+from unlearn_lib import __version__, describe_preset, from_preset, make_model, zeroshot
+from unlearn_lib import shell as options
 from unlearn_lib.__main__ import main
+from unlearn_lib.common import followed
+from unlearn_lib.experiment.story import ELSEWHERE, FINE_TUNING, TRAINING
 from unlearn_lib.presets import PRESETS
 
 LENET = "--model lenet5 --data digits".split()
@@ -62,11 +70,104 @@ def test_run_tells_the_whole_story_and_a_second_call_reuses_it(shell, tmp_path):
     assert "trained in" not in again[2]
 
 
-def test_json_is_the_metrics_file_and_nothing_else(trained, tmp_path):
+def test_json_is_the_metrics_file_without_its_longest_lists_and_nothing_else(trained, tmp_path):
     status, out, _ = trained("unlearn", *LENET, *FORGET, "--json")
     run = tmp_path / "runs" / "lenet5-digits-unlearned-1-4-neggrad+-s0"
+    metrics = json.loads((run / "metrics.json").read_text())
+    for name in ("original", "masked", "unlearned"):
+        assert len(metrics[name].pop("confusion")) == 10
     assert status == 0
-    assert json.loads(out) == json.loads((run / "metrics.json").read_text())
+    assert json.loads(out) == metrics
+    assert len(out.splitlines()) < 45  # a screen
+
+
+def test_json_of_a_thousand_classes_can_be_read_too():
+    metrics = {"original": {"per_class_accuracy": [0.5] * 1000, "overall_accuracy": 0.5}, "curve": [0.0, 1.0]}
+    assert json.loads(options.short(metrics)) == {"original": {"overall_accuracy": 0.5}, "curve": [0.0, 1.0]}
+
+
+def test_help_and_version_load_nothing_heavy():
+    for words, expected in (("--help", "usage:"), ("--version", __version__), ("train --help", "--epochs")):
+        lines = f"""
+import sys
+from unlearn_lib.__main__ import main
+try:
+    main({words.split()})
+except SystemExit as end:
+    assert end.code == 0 and not {{"torch", "numpy", "matplotlib"}} & {{*sys.modules}}
+"""
+        result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
+        assert expected in result.stdout
+
+
+def every_option():
+    whole = options.parser()
+    (steps,) = (action for action in whole._actions if isinstance(action, argparse._SubParsersAction))
+    for name, parser in {"": whole, **steps.choices}.items():
+        for action in parser._actions:
+            if action is not steps and action.dest != "help":
+                yield f"{name} {action.option_strings[-1]}", action
+
+
+def test_every_option_says_what_it_is_its_unit_and_its_default():
+    for name, action in every_option():
+        assert action.help, name
+        takes_a_value = action.nargs != 0
+        assert action.metavar or action.choices or not takes_a_value, name
+        assert action.required or "by default" in action.help or "--version" in name.split(), name
+
+
+def test_what_the_options_say_is_what_the_program_does():
+    assert options.METHODS == zeroshot.METHODS
+    assert options.RECIPES == zeroshot.RECIPES
+    assert [*PRESETS] == [*options.PRESETS]
+    for flag, number in (("-e --epochs", "epochs"), ("--lr", "lr"), ("-b --batch-size", "batch_size")):
+        told = options.TRAINING_NUMBERS[flag]["help"]
+        everywhere = [*TRAINING.values(), ELSEWHERE, FINE_TUNING]
+        assert {str(numbers[number]) for numbers in everywhere} <= {*told.replace(",", "").split()}, told
+        assert f"{zeroshot.PUBLISHED[number]} for published" in options.NUMBERS[flag]["help"]
+    defaults = zeroshot.unlearning_numbers("distill", {})
+    assert f"by default {defaults['epochs']}," in options.NUMBERS["-e --epochs"]["help"]
+    assert f"by default {defaults['batch_size']}," in options.NUMBERS["-b --batch-size"]["help"]
+
+
+def test_training_prints_one_accuracy_and_its_seconds_and_no_word_on_forgetting(shell):
+    status, out, _ = shell("train", *LENET, "--epochs", "1")
+    header, row = out.splitlines()[-2:]
+    assert status == 0
+    assert header.split() == ["overall", "seconds"]
+    assert row.split()[0] == "original"
+    assert "forget" not in out
+
+
+def test_a_resumed_training_says_so_begins_its_bar_there_and_counts_all_its_seconds(shell, tmp_path):
+    def stop(description, done, total):
+        if description.startswith("training") and done == 2:
+            raise KeyboardInterrupt
+
+    words, seen = ["train", *LENET, "--epochs", "4"], []
+    with followed(stop):
+        assert shell(*words)[0] == 130
+    with followed(lambda description, done, total: seen.append((done, total))):
+        status, _, err = shell(*words)
+    assert status == 0
+    assert "training LeNet5: gone on with after epoch 2 of 4, where it was interrupted" in err
+    assert [step for step in seen if step[1] == 4] == [(2, 4), (3, 4), (4, 4)]
+    run = tmp_path / "runs" / "lenet5-digits-s0"
+    seconds = json.loads((run / "history.json").read_text())["seconds"]
+    assert len(seconds) == 4
+    assert json.loads((run / "metrics.json").read_text())["seconds"]["train"] == pytest.approx(sum(seconds))
+
+
+def test_the_last_line_names_a_figure_that_is_there_and_a_command_that_comes_next(shell):
+    for words in (["train", *LENET, "--epochs", "1"], ["unlearn", *LENET, *FORGET], ["impressions", *LENET]):
+        status, _, err = shell(*words)
+        figure, _, command = err.splitlines()[-1].removeprefix("next: open ").partition("; then ")
+        assert status == 0
+        assert Path(figure).is_file()
+        step = options.parser().parse_args(shlex.split(command)[3:]).step
+        assert step == ("audit" if words[0] == "unlearn" else "unlearn")
+    assert shell("train", *LENET, "--epochs", "1", "--json")[1].startswith("{")  # that line is not on standard output
 
 
 def test_the_steps_on_their_own(trained, tmp_path):
@@ -161,6 +262,17 @@ def test_unlearning_before_training_names_what_is_missing(shell):
     status, _, err = shell("unlearn", *LENET, *FORGET)
     assert status == 2
     assert "run: no 'lenet5-digits-s0'" in err
+
+
+def test_unlearning_before_training_names_the_command_that_trains(shell):
+    words = [*LENET, "--seed", "2", "--version-name", "a b"]
+    status, _, err = shell("unlearn", *words, *FORGET, "--method", "mask")
+    assert status == 2
+    command = shlex.split(err.partition("train it by: ")[2])
+    assert command[:4] == [*shlex.split(options.program()), "train"]
+    assert main([*command[3:], "--epochs", "1"]) == 0
+    assert shell("unlearn", *words, *FORGET, "--method", "mask")[0] == 0
+    assert "train it by" not in shell("train", *LENET[:2], "--data", "nowhere")[2]
 
 
 def test_a_runs_folder_that_cannot_be_written_is_named(shell):

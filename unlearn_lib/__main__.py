@@ -27,6 +27,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = parser().parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
+    try:
+        return _step(args)
+    except KeyboardInterrupt:
+        print(f"{program()}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _step(args: argparse.Namespace) -> int:
+    """Run the step, or a preset where there is none; the exit status."""
     from unlearn_lib.common import NotFound, UserError, show_log
     from unlearn_lib.team import dismiss, team
 
@@ -43,9 +52,6 @@ def main(argv: list[str] | None = None) -> int:
         untrained = isinstance(error, NotFound) and str(error).startswith("run: no") and "model" in args
         print(f"{program()}: {error}" + f"; train it by: {command('train', args)}" * untrained, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program()}: interrupted", file=sys.stderr)
-        return 130
     finally:
         dismiss()
     return 0

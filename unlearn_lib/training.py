@@ -91,14 +91,11 @@ def _fit(
     training = _Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
     training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
     if found is not None:
-        training.resume(*found)
-    train = train.to(device)
-    done, title = training.epochs_done, f"training {type(model).__name__}"
-    if done:
-        log.info("%s: gone on with after epoch %d of %d, where it was interrupted", title, done, epochs)
+        training.resume(*found, epochs)
+    train, done = train.to(device), training.epochs_done
     steps = range(done, epochs)
     with torch.random.fork_rng():
-        for epoch in steps if crew.rank else progress(steps, title, epochs, done):
+        for epoch in steps if crew.rank else progress(steps, f"training {type(model).__name__}", epochs, done):
             begin = time.perf_counter()
             torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
             training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
@@ -214,7 +211,7 @@ class _Training:
         facts = {"history": self.history, "schedule": self.schedule.state_dict(), "groups": state["param_groups"]}
         keep(path, key, tensors, facts)
 
-    def resume(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+    def resume(self, tensors: dict[str, torch.Tensor], facts: dict, epochs: int) -> None:
         """Put everything back as a checkpoint has it."""
         parts, state = {"model": {}, "best": {}, "optimiser": {}}, {}
         for name, tensor in tensors.items():
@@ -227,6 +224,8 @@ class _Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
+        where = (type(self.model).__name__, self.epochs_done, epochs)
+        log.info("training %s: gone on with after epoch %d of %d, where it was interrupted", *where)
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
