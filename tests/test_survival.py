@@ -125,7 +125,7 @@ def test_a_step_that_is_killed_ends_with_the_same_bits_the_next_time(tmp_path, w
 
 def test_an_audit_that_is_killed_says_the_same_the_next_time(tmp_path, monkeypatch):
     for room in ("attacks", "verdict"):  # relearning is given up early, in the forked processes too
-        monkeypatch.setattr(f"unlearn_lib.auditing.{room}.LIMIT", 20)
+        monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 20)
     blocks = []
     for name, kills in (("whole", 0), ("killed", 3)):
         lab = Lab(tmp_path / name)

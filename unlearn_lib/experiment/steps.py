@@ -19,9 +19,9 @@ from unlearn_lib.networks import (
     apply_weights,
     class_code,
     find_run,
+    has_run,
     outputs_of,
     read_weights,
-    run_names,
     write_run,
 )
 from unlearn_lib.store import cached, locked
@@ -199,7 +199,7 @@ def comparison(lab, original: Run, model: nn.Module, unlearned: nn.Module, layer
 def with_golden(lab, run: Run) -> Run:
     """The unlearned run with the golden model's figures beside its own, where that was trained as the original was."""
     golden, name = lab.finished_golden(), lab.trained_name(lab.forget_classes)
-    if golden is None and name in run_names(lab.root):
+    if golden is None and has_run(lab.root, name):
         log.warning("%s: left out of the table, since it was not trained as the original was", name)
     block = golden and score(golden.metrics["golden"]["confusion"], lab.forget_classes)
     metrics, golden_run = run.metrics, golden and golden.name

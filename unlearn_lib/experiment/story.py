@@ -84,7 +84,7 @@ class Experiment:
         start = {"size": self.size, "weights": self.weights, "flip": self.flip}
         if not self.force and set(start.values()) == {None}:
             name = networks.run_name(self.model, data_name(self.data), self.seed, version=self.version)
-            if name in networks.run_names(self.root):
+            if networks.has_run(self.root, name):
                 start = {key: networks.open_run(self.root, name).config.get(key) for key in start}
         return start
 

@@ -120,6 +120,7 @@ def sentence_figure(title: str, sentence: str) -> Figure:
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(11, 0.9))
         figure.suptitle(title)
+        figure.add_axes((0, 0, 1, 1)).axis("off")  # Jupyter shows no figure without axes
         figure.text(0.5, 0.2, sentence, ha="center")
     return figure
 

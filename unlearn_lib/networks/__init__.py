@@ -9,6 +9,7 @@ from unlearn_lib.networks.runs import (
     class_code,
     difference,
     find_run,
+    has_run,
     open_run,
     run_name,
     run_names,

@@ -72,7 +72,7 @@ class Run:
 
     def _json(self, name: str) -> dict:
         """A file of the run. Raises UserError where it is not as it was written."""
-        for _ in range(2):  # it may be replaced in between by a newer one, of which config.json tells first
+        for _ in range(2):  # a newer one, of which config.json tells first, may come in between
             files = read_json(self.path / "config.json").get("files", {})
             content = read_json(self.path / name)
             if name not in files or content_digest(content) in files[name]:
@@ -104,9 +104,8 @@ def runs_root(root: str | Path | None = None) -> Path:
         with tempfile.TemporaryFile(dir=root):
             return root
     except OSError as error:
-        raise UserError(
-            f"runs-root: {root} given ({error.strerror}); a folder that can be written is accepted"
-        ) from error
+        accepted = "a folder that can be written is accepted"
+        raise UserError(f"runs-root: {root} given ({error.strerror}); {accepted}") from error
 
 
 def class_code(classes: Iterable[int]) -> str:
@@ -131,19 +130,18 @@ def run_name(model: str, data: str, seed: int, *parts: str, version: str | None 
 
 def find_run(root: Path, name: str, arguments: dict) -> Run | None:
     """The finished run of this name, where there is one. Raises UserError where it was made with other arguments."""
-    return check_run(open_run(root, name), arguments) if name in run_names(root) else None
+    return check_run(open_run(root, name), arguments) if has_run(root, name) else None
 
 
 def check_run(run: Run, arguments: dict | None = None) -> Run:
     """The run itself. Raises UserError where it is of another format; with `arguments`, of others or damaged."""
     keep_both, made_as = "--force makes it anew, --version-name keeps both", run.config.get("format")
     if isinstance(made_as, int) and made_as > FORMAT:
-        newer = f"of a newer version of this program, which knows formats up to {FORMAT}"
-        raise UserError(f"run: {run.name} is of format {made_as}, {newer}; {keep_both}")
+        raise UserError(f"run: {run.name} is of format {made_as}, of a newer version of this program; {keep_both}")
     if made_as not in (FORMAT - 1, FORMAT):
-        older = "of an older format, which does not tell what it was made from"
-        raise UserError(f"run: {run.name} is {older}; {keep_both}")
-    argument, old, new = difference(run, arguments) if arguments else (None, None, None)
+        why = "which does not tell what it was made from"
+        raise UserError(f"run: {run.name} is of an older format, {why}; {keep_both}")
+    argument, old, new = difference(run, arguments) if arguments else (None,) * 3
     if argument in DIGESTS:
         raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
     if argument:
@@ -165,10 +163,15 @@ def difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
 
 def open_run(root: Path, name: str) -> Run:
     """The run of this name. Raises NotFound with the names of those that there are."""
-    names = run_names(root)
-    if name not in names:
-        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(names) or 'none'}")
+    if not has_run(root, name):
+        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(run_names(root)) or 'none'}")
     return Run(root / name, read_json(root / name / "config.json"))
+
+
+def has_run(root: Path, name: str) -> bool:
+    """Whether there is a finished run of this name."""
+    restore_folder(root / name)
+    return (root / name / "config.json").is_file()
 
 
 def run_names(root: Path) -> list[str]:
@@ -180,24 +183,22 @@ def run_names(root: Path) -> list[str]:
 
 def content_digest(content: dict) -> str:
     """Digest of what a JSON file holds, besides its own."""
-    content = json.loads(json.dumps({name: value for name, value in content.items() if name != "digest"}))
-    return digest(json.dumps(content, sort_keys=True))
+    return digest(json.dumps(json.loads(json.dumps({**content, "digest": None})), sort_keys=True))
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Load a state dict from a safetensors file into `model`. Raises UserError where it does not fit."""
     tensors, _ = load_tensors(path)
     state = model.state_dict()
-    wrong = [name for name in state.keys() | tensors.keys() if name not in state or name not in tensors]
+    wrong = [*(state.keys() ^ tensors.keys())]
     if not wrong:
         try:
             load_state(model, tensors)
         except RuntimeError:
             wrong = [name for name in state if state[name].shape != tensors[name].shape]
     if wrong:
-        raise UserError(
-            f"model file: {path} is not a {type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
-        )
+        fit = f"{type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
+        raise UserError(f"model file: {path} is not a {fit}")
     if strange := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
         raise UserError(f"model file: {path} holds values that are not finite, in {strange[0]}")
     return model

@@ -76,7 +76,8 @@ def _found(sweep: Sweep, point: dict) -> Run | None:
     if original is None or (golden is None and len(lab.dataset.train)):
         return None
     method, choice, numbers = _choice(lab, point)
-    choice["layer"] = choice["layer"] or _layer(original.path, original.fingerprint(), method)
+    kind = method if method in ("mask", "published") else METHODS[0]  # all others begin at the same layer
+    choice["layer"] = choice["layer"] or _layer(original.path, original.fingerprint(), kind)
     choice["recipe"] = choice["recipe"] or default_recipe(method)
     numbers = unlearning_numbers(method, numbers)
     name = lab.run_name("unlearned", class_code(lab.forget_classes), method, version=choice["version"])
