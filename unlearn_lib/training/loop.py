@@ -17,91 +17,6 @@ from unlearn_lib.team import Team
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
 
 
-<<<<<<< HEAD:unlearn_lib/training/loop.py
-=======
-def fit(
-    model: nn.Module,
-    data: Data,
-    *,
-    forget: Collection[int] = (),
-    epochs: int = 10,
-    lr: float = 3e-3,
-    batch_size: int = 128,
-    label_smoothing: float = 0.0,
-    weight_decay: float = 0.01,
-    seed: int = 0,
-    device: str | None = None,
-    checkpoint: Path | None = None,
-    save_every: int = 1,
-    precision: str | None = None,
-) -> dict[str, list[float]]:
-    """Train the model in place and return the history, one value an epoch, its seconds among them.
-
-    AdamW with a one-cycle learning rate whose top is `lr`; the weights of the best epoch by validation accuracy are
-    the result (of the last one where there are no validation pictures). forget: classes left out of training and
-    validation (golden); smoothing spreads over the others only. checkpoint: a file written every `save_every` epochs;
-    left there by a call with the same network, data and numbers, it is gone on from, and training ends with the same
-    bits as if it had never stopped. precision: of the arithmetic, one of PRECISIONS; by default bfloat16 where the
-    processor has it. Under `torchrun` every process takes its part of each batch, of which `batch_size` is the whole;
-    BatchNorm sees the parts.
-    Raises UserError on numbers out of range, before any work is done, and where the loss is no longer finite.
-    """
-    check_positive(epochs=epochs, lr=lr, batch_size=batch_size, save_every=save_every)
-    if not 0 <= label_smoothing < 1:
-        raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
-    if precision not in (None, *PRECISIONS):
-        raise UserError(f"precision: {precision!r} given; {' or '.join(PRECISIONS)} is accepted")
-    forget = sorted(forget)
-    if not len(data.train.without(forget)):
-        raise UserError(f"data: {data.name} has no pictures of the classes to train on")
-    key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
-    key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
-    key |= {"network": digest(str(model), model.state_dict())}
-    key |= {"precision": precision} if precision else {}
-    if (crew := team()).size > 1:
-        key["processes"] = crew.size  # which sum in another order
-    found = None if checkpoint is None else kept(checkpoint, key, strict=True)
-    task = crew.share((model, data, key, device, found))  # the first process's
-    history = _fit(*task, None if crew.rank else checkpoint, save_every)
-    if task[0] is not model:
-        load_state(model, task[0].state_dict())
-        model.eval()
-    return history
-
-
-def help_training() -> None:
-    """Take part in the trainings of the first process until it dismisses its helpers."""
-    while (task := team().share(None)) is not None:
-        with suppress(UserError):  # which the first process tells
-            _fit(*task)
-
-
-def _fit(
-    model: nn.Module, data: Data, key: dict, device: str | None, found, checkpoint: Path | None = None, save_every=1
-) -> dict[str, list[float]]:
-    """`fit` in one process of the team; the numbers stand in the checkpoint's key, `found` is what it held."""
-    forget, epochs, batch_size, seed = (key[name] for name in ("forget", "epochs", "batch_size", "seed"))
-    train, val, device, crew = data.train.without(forget), data.val.without(forget), pick_device(device), team()
-    model.to(device, memory_format=torch.channels_last)
-    training = _Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
-    training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
-    if found is not None:
-        training.resume(*found, epochs)
-    train, done = train.to(device), training.epochs_done
-    steps = range(done, epochs)
-    with torch.random.fork_rng():
-        for epoch in steps if crew.rank else progress(steps, f"training {type(model).__name__}", epochs, done):
-            begin = time.perf_counter()
-            torch.manual_seed(seed * 100_003 + epoch)  # an epoch's randomness depends on nothing before it
-            training.note(*training.pass_over(train, batch_size), *training.validate(val), begin)
-            if checkpoint is not None and (epoch + 1) % save_every == 0 and epoch + 1 < epochs:
-                training.save(checkpoint, key)
-    load_state(model, training.best)
-    model.to("cpu", memory_format=torch.contiguous_format).eval()
-    return training.history
-
-
->>>>>>> h18:unlearn_lib/training.py
 @dataclass
 class Training:
     """What a training holds between two epochs, and what an epoch does."""
@@ -223,11 +138,6 @@ class Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
-<<<<<<< HEAD:unlearn_lib/training/loop.py
-=======
-        where = (type(self.model).__name__, self.epochs_done, epochs)
-        log.info("training %s: gone on with after epoch %d of %d, where it was interrupted", *where)
->>>>>>> h18:unlearn_lib/training.py
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
