@@ -125,7 +125,7 @@ class Training:
         facts = {"history": self.history, "schedule": self.schedule.state_dict(), "groups": state["param_groups"]}
         keep(path, key, tensors, facts)
 
-    def resume(self, tensors: dict[str, torch.Tensor], facts: dict, epochs: int) -> None:
+    def resume(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
         """Put everything back as a checkpoint has it."""
         parts, state = {"model": {}, "best": {}, "optimiser": {}}, {}
         for name, tensor in tensors.items():
