@@ -38,7 +38,7 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
     whole, resumed = (make_model("lenet5", 10, dropout=0.3) for _ in range(2))
     history = fit(whole, small_set, epochs=4)
 
-    def stop_at_third(steps, description):
+    def stop_at_third(steps, *_):
         for step in steps:
             if step == 2:
                 raise KeyboardInterrupt
