@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from unlearn_lib import UserError, make_model, open_run
 from unlearn_lib.networks import write_run
-from unlearn_lib.store import cached, digest, keep, kept, locked, read_json, replace_folder, restore_folder, write_json
+from unlearn_lib.store import (
+    cached,
+    digest,
+    keep,
+    kept,
+    locked,
+    read_json,
+    replace_folder,
+    restore_folder,
+    save_tensors,
+    write_json,
+)
 
 values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.none(), st.lists(st.integers()))
 START = multiprocessing.get_context("fork")  # no second import of torch
@@ -42,6 +53,13 @@ def test_what_is_kept_comes_back_under_its_key_alone(tmp_path, name):
     assert kept(path, key | {"seed": 2}) is None
     path.write_bytes(path.read_bytes()[:-9])
     assert kept(path, key) is None
+
+
+def test_the_same_tensors_are_the_same_file(tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(20)]
+    for file in files:
+        save_tensors(file, {"x": torch.arange(3.0), "y": torch.ones(2)}, {"a": 1})
+    assert len({file.read_bytes() for file in files}) == 1
 
 
 def test_it_is_made_once_for_a_key_and_anew_by_force(tmp_path):

@@ -135,7 +135,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | Non
         places.add(tensor.data_ptr())
     text = json.dumps(facts or {}, allow_nan=False)
     with whole_file(path) as scratch:
-        save_file(tensors, scratch, {"json": text, "digest": digest(tensors, text)})
+        save_file(tensors, scratch, {"json": f"{text}\n{digest(tensors, text)}"})  # of two entries the order is random
 
 
 def load_tensors(path: Path) -> Made:
@@ -145,10 +145,9 @@ def load_tensors(path: Path) -> Made:
     """
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            text, names = header.get("json", "{}"), file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        if "digest" in header and header["digest"] != digest(tensors, text):
+            text, _, written = (file.metadata() or {}).get("json", "{}").partition("\n")
+            tensors = {name: file.get_tensor(name) for name in [*file.keys()]}
+        if written and written != digest(tensors, text):
             raise ValueError("another digest")
         return tensors, json.loads(text)
     except (SafetensorError, OSError, ValueError) as error:
