@@ -122,9 +122,8 @@ def test_the_hinge_keeps_the_forget_class_two_below_all_others():
 
 
 def test_without_the_code_the_features_tell_more(net, drawn, data, student):
-    free, _, _ = ZeroShotUnlearner(
-        net, drawn, FORGET, method="deep", epochs=15, batch_size=32, forget_weight=0.0
-    ).unlearn()
+    numbers = {"method": "deep", "epochs": 15, "batch_size": 32}
+    free, _, _ = ZeroShotUnlearner(net, drawn, FORGET, **numbers, forget_weight=0.0).unlearn()
     probes = [probe_forget(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
     assert probes[1] < probes[0]
 
