@@ -106,7 +106,7 @@ def every_option():
     for name, parser in {"": whole, **steps.choices}.items():
         for action in parser._actions:
             if action is not steps and action.dest != "help":
-                yield f"{name} {action.option_strings[-1]}", action
+                yield f"{name} {[action.dest, *action.option_strings][-1]}", action
 
 
 def test_every_option_says_what_it_is_its_unit_and_its_default():

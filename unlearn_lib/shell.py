@@ -156,8 +156,14 @@ SWEEP = {
     "grid": {"metavar": "GRID.toml", "help": "lists by the names of run's arguments; tables [[grid]] for unions"},
     "--workers": {"type": int, "metavar": "N", "help": "local processes that share the cores; by default one a core"},
     "--scheduler": {"metavar": "ADDRESS", "help": "of a Dask cluster to work on; by default local processes"},
-    "--audit": {"action": "store_true", "help": "audit every point too, golden's band over the grid's seeds"},
-    "--figure": {"action": "store_true", "help": "draw the leaderboard, retain accuracy against --metric"},
+    "--audit": {
+        "action": "store_true",
+        "help": "audit every point, with golden's band; not by default",
+    },
+    "--figure": {
+        "action": "store_true",
+        "help": "draw the leaderboard; not by default",
+    },
     "--metric": {
         "default": "unlearned_forget_accuracy",
         "metavar": "COLUMN",
