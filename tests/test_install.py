@@ -16,7 +16,7 @@ import unlearn_lib
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-BROUGHT = {"scipy", "pillow"}  # by scikit-learn, by torchvision
+BROUGHT = {"scipy", "pillow", "ipython", "dask"}  # by scikit-learn, torchvision, ipywidgets, distributed
 
 
 def plain(requirement):

@@ -139,14 +139,13 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | Non
 
 
 def load_tensors(path: Path) -> Made:
-    """Read a safetensors file and the facts in its header.
-
-    Raises UserError where it is absent, none, or damaged: where there is a digest in it, it must be that of the rest.
-    """
+    """Tensors and facts of a safetensors file. Raises UserError where it is absent, or not what its digest says."""
     try:
-        with safe_open(path, "pt") as file:
-            text, _, written = (file.metadata() or {}).get("json", "{}").partition("\n")
-            tensors = {name: file.get_tensor(name) for name in [*file.keys()]}
+        version = None  # it is opened twice in there, between which another file may have taken its place
+        while version != (version := (path.stat().st_ino, path.stat().st_mtime_ns)):
+            with safe_open(path, "pt") as file:
+                text, _, written = (file.metadata() or {}).get("json", "{}").partition("\n")
+                tensors = {name: file.get_tensor(name) for name in [*file.keys()]}
         if written and written != digest(tensors, text):
             raise ValueError("another digest")
         return tensors, json.loads(text)
