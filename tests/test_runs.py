@@ -205,6 +205,19 @@ def test_pictures_changed_in_place_are_other_pictures(tmp_path):
         on_folder(tmp_path / "toys", tmp_path / "runs").train()
 
 
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_pictures_added_removed_or_renamed_make_another_data_set(tmp_path, change):
+    folder = pictures(tmp_path / "toys", 0)
+    on_folder(folder, tmp_path / "runs").train()
+    first = folder / "left" / "0.png"
+    if change == "added":
+        (folder / "left" / "8.png").write_bytes(first.read_bytes())
+    else:
+        first.rename(tmp_path / "0.png" if change == "removed" else folder / "left" / "9.png")
+    with pytest.raises(UserError, match="data: other pictures"):
+        on_folder(folder, tmp_path / "runs").train()
+
+
 def test_a_folder_of_the_same_last_name_elsewhere_is_another_data_set(tmp_path):
     on_folder(pictures(tmp_path / "a" / "toys", 0), tmp_path / "runs").train()
     with pytest.raises(UserError, match="data: other pictures"):
