@@ -58,12 +58,12 @@ networks/runs.py: test_runs test_bites
 + if len(row) > 1 else
 - if old.get(name) != new.get(name):
 + if name in old and old[name] != new.get(name):
-- if run.config.get("format") != FORMAT:
+- if made_as not in (FORMAT - 1, FORMAT):
 + if False:
 - if state[name].shape != tensors[name].shape
 + if False
 zeroshot/methods.py: test_unlearning
-- head.weight[list(forget)] = 0
+- head.weight[forget] = 0
 + pass
 - log_p.masked_fill(forget, -torch.inf).logsumexp(1)
 + log_p.masked_fill(~forget, -torch.inf).logsumexp(1)
@@ -74,8 +74,8 @@ zeroshot/methods.py: test_unlearning
 - return temperature**2 * terms
 + return terms
 zeroshot/unlearner.py: test_unlearning
-- copy.deepcopy(plain(self.model)).eval()
-+ plain(self.model).eval()
+- model = copy.deepcopy(plain(self.model)).eval()
++ model = plain(self.model).eval()
 - 0.01 if published else 0.0
 + 0.0
 - nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 5)
@@ -127,19 +127,20 @@ data/splits.py: test_data test_bites
 data/pictures.py: test_pictures test_public_cases
 - upright = ImageOps.exif_transpose(picture)
 + upright = picture
-training.py: test_bites test_training
+training/fitting.py: test_bites test_training
 - data.train.without(forget), data.val.without(forget)
 + data.train.without(forget), data.test.without(forget)
 - data.train.without(forget), data.val.without(forget)
 + data.train, data.val.without(forget)
-- if self.data.flip:
-+ if False:
 - torch.manual_seed(seed * 100_003 + epoch)
 + torch.manual_seed(epoch)
+- load_state(model, training.best)
++ pass
+training/loop.py: test_bites test_training
+- if self.data.flip:
++ if False:
 - smoothing * allowed / allowed.sum()
 + smoothing * allowed / len(allowed)
-- model.load_state_dict(training.best)
-+ pass
 evaluation.py: test_evaluation test_bites
 - / total if total else None
 + / count.sum().item() if total else None
