@@ -167,7 +167,7 @@ def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, re
     """What an unlearned run is made from; layer, recipe and numbers with nothing left to default."""
     arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
     arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
-    arguments |= {"recipe_version": RECIPE_VERSION, "version": version or lab.version, **numbers}
+    arguments |= {"recipe_version": RECIPE_VERSION, "version": version, **numbers}
     return arguments | {"original_run": original.name, "original_file": original.fingerprint()}
 
 

@@ -117,7 +117,7 @@ class Experiment:
 
     @property
     def forget_names(self) -> list[str]:
-        """Their names."""
+        """The names of the classes to forget."""
         return [self.dataset.classes[c] for c in self.forget_classes]
 
     @property

@@ -17,12 +17,7 @@ from torch import nn
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
 from unlearn_lib.networks.weights import load_state
 from unlearn_lib.networks.zoo import make_model, model_code
-from unlearn_lib.store import (
-    digest,
-    load_tensors,
-    read_json,
-    restore_folder,
-)
+from unlearn_lib.store import digest, load_tensors, read_json, restore_folder
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 NOTES = "versions device source classes data_given golden_run unreadable passed_over format files digest".split()

@@ -7,7 +7,7 @@ import ipywidgets as w
 
 from unlearn_lib.figures import MANY
 from unlearn_lib.panels.base import LABELLED, mark, row_of
-from unlearn_lib.zeroshot import METHODS, unlearning_numbers
+from unlearn_lib.zeroshot import ANEW, METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 AUTOMATIC = 0.0  # stands for None, which no option can be
@@ -98,7 +98,7 @@ class Controls:
         if method == "published":
             self.layer.value = self.layer.options[-1]  # the head, the only one where it works
         if method == "deep":
-            self.layer.value = self.layer.options[-3:][0]  # three layers are made anew
+            self.layer.value = self.layer.options[-ANEW:][0]
         self.fixed.value = (
             f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"

@@ -80,12 +80,12 @@ class ZeroShotUnlearner:
         begin, history = time.perf_counter(), {"forget_loss": [], "retain_loss": []}
         if self.method == "mask":
             return mask(self.model, self.forget), history, time.perf_counter() - begin
-        model = copy.deepcopy(plain(self.model)).eval()  # eval: batch-norm buffers stay as they are on made-up batches
-        asked = [parameter.requires_grad for parameter in model.parameters()]
+        asked = [parameter.requires_grad for parameter in plain(self.model).parameters()]
         if self.method == "deep":
-            model, rate, epochs = renewed(model, self.layer, self.seed), self.lr or DEEP["lr"], self.epochs
+            model, rate, epochs = renewed(self.model, self.layer, self.seed), self.lr or DEEP["lr"], self.epochs
             steps = self._lessons(model, rate)
-        else:
+        else:  # eval: batch-norm buffers stay as they are on made-up batches
+            model = copy.deepcopy(plain(self.model)).eval()
             _, tail = split(model, self.layer)
             optimiser, schedule, epochs = self._optimiser(model, tail)
             rate, steps = optimiser.defaults["lr"], self._epochs(tail, optimiser, schedule, epochs)
@@ -112,8 +112,7 @@ class ZeroShotUnlearner:
             listed(inner_layers(self.model, self.layer)),
         )
         teacher = copy.deepcopy(plain(self.model)).eval().requires_grad_(False)
-        with torch.no_grad():
-            forget = torch.zeros(dry_run(teacher, teacher).shape[1], dtype=torch.bool, device=device_of(teacher))
+        forget = torch.zeros(dry_run(teacher, teacher).shape[1], dtype=torch.bool, device=device_of(teacher))
         forget[self.forget] = True
         return lessons(teacher, student, self.layer, self.impressions.x, forget, **numbers)
 
