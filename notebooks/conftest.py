@@ -13,4 +13,5 @@ def pytest_configure(config):
     os.environ.setdefault("UNLEARN_RUNS", f"{scratch}/runs")
     os.environ["UNLEARN_FIGURES"] = f"{scratch}/figures"
     os.environ["UNLEARN_PROGRESS"] = "0"
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is shown was made on the CPU
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a kernel a core

@@ -6,6 +6,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; kernels and shells inherit it
 os.environ["UNLEARN_PROGRESS"] = "0"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests compare bits, and a GPU's are others
 
 import hypothesis
 import matplotlib

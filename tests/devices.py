@@ -3,6 +3,7 @@
 Refused: tensors of both sides in one operation (0-dim CPU scalars may join), a CPU tensor indexed by one on the
 device, NumPy's view of a tensor on the device, a CPU generator for its random numbers, and float64 on MPS.
 A tensor is on the device whose mark its storage bears, so that views, parameters and copies follow by themselves.
+Where there is a real CUDA device, that one is taken: `CUDA_VISIBLE_DEVICES=0 pytest tests/test_devices.py`.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -22,13 +23,16 @@ ACROSS = {
 
 
 def on_device(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is on the pretended device."""
-    return getattr(tensor.untyped_storage(), "pretended", False)
+    """Whether a tensor is on the device, pretended or real."""
+    return tensor.is_cuda or getattr(tensor.untyped_storage(), "pretended", False)
 
 
 @contextmanager
 def pretended(kind: str):
     """`cuda` or `mps` is there and is what `pick_device` picks."""
+    if kind == "cuda" and torch.cuda.is_available():
+        yield torch.device("cuda:0")
+        return
     patches = [
         patch("torch.cuda.is_available", lambda: kind == "cuda"),
         patch("torch.cuda.is_bf16_supported", lambda: False),
