@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import find_head, split, splittable_layers
-from unlearn_lib.networks import bounds_of, layer_shape, trace
+from unlearn_lib.networks import bounds_of, layer_shape, trace, tracing
 
 
 class Net(nn.Module):
@@ -426,3 +426,17 @@ def test_tracing_leaves_other_threads_forward_passes_alone():
     stop.set()
     thread.join()
     assert not failed
+
+
+def test_a_network_is_traced_once_where_that_is_said_and_anew_elsewhere(monkeypatch):
+    model, traced = Net(), []
+    monkeypatch.setattr(tracing, "_trace", lambda m, found=tracing._trace: traced.append(m) or found(m))
+    with tracing.traced_once():
+        split(model, "fc")
+        with tracing.traced_once():
+            split(model, find_head(model))
+    assert traced == [model]
+    model.mid = nn.Conv2d(4, 4, 1)  # another structure
+    x = torch.randn(2, 3, 8, 8)
+    body, tail = split(model, "fc")
+    assert torch.equal(tail(body(x)), model(x))

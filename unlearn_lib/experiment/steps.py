@@ -22,6 +22,7 @@ from unlearn_lib.networks import (
     has_run,
     outputs_of,
     read_weights,
+    traced_once,
     write_run,
 )
 from unlearn_lib.store import cached, locked
@@ -125,6 +126,7 @@ def impressions_of(
     return Impressions(layer, tensors["x"], tensors["labels"], recipe, facts["seconds"])
 
 
+@traced_once()
 def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | None, numbers: dict) -> Run:
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.tracing import plain, probe
+from unlearn_lib.networks.probing import plain, probe
 
 
 @torch.no_grad()

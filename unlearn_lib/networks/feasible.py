@@ -12,8 +12,8 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.networks.bounds import SAME, SIGN, Interval, changed_under_way, interval_at, training
+from unlearn_lib.networks.probing import probe
 from unlearn_lib.networks.splitting import find_cut, operation
-from unlearn_lib.networks.tracing import probe
 
 AFFINE = ("normalized_shape", "weight", "bias")
 CARRIED_ON = SAME | SIGN - {"sum"}  # operations behind a norm that may leave its surface what it is

@@ -13,7 +13,8 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.tracing import asks_size, contents, dry_run, plain, trace, values, varies
+from unlearn_lib.networks.probing import dry_run, plain
+from unlearn_lib.networks.tracing import asks_size, contents, trace, values, varies
 
 REFORMERS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
 

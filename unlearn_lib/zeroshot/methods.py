@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, as_number, check_classes, check_positive
-from unlearn_lib.networks import find_head, plain, split
+from unlearn_lib.networks import find_head, plain, split, traced_once
 from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
 from unlearn_lib.zeroshot.impressions import check_impressions
 
@@ -130,6 +130,7 @@ def method_layer(model: nn.Module, method: str) -> str | None:
     return find_head(model) if method in ("mask", "published") else None
 
 
+@traced_once()
 def check_choice(model: nn.Module, method: str, layer: str | None, samples: int, recipe: str | None, numbers: dict):
     """Raise UserError for a choice that unlearning this kind of network does not accept; it need not be trained."""
     numbers = unlearning_numbers(method, numbers)

@@ -1,0 +1,43 @@
+"""What a network is, out of its wrapper, and what shapes it gives for pictures of zeros."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from unlearn_lib.common import UserError, device_of
+
+LARGE = 3 * 64 * 64  # numbers in a picture, up to which a pass through the network is cheap
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The network itself, out of torch.compile's wrapper. Raises UserError for wrappers that hide it."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("model: a scripted network given; the nn.Module that was scripted is accepted")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(f"model: a {type(model).__name__} given; the network in it, its .module, is accepted")
+    return getattr(model, "_orig_mod", model)
+
+
+def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
+    """Pictures of zeros, of the type and on the device of the model's parameters; two, which nothing squeezes away.
+
+    Raises UserError where the model does not tell the shape of a picture.
+    """
+    if not hasattr(model, "input_shape"):
+        name = type(model).__name__
+        raise UserError(f"model: {name} does not tell what it takes; set its input_shape = (channels, height, width)")
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    return torch.zeros(batch, *model.input_shape, dtype=dtype, device=device_of(model))
+
+
+def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
+    """`run` of a probe, without gradients: of a large one by shapes alone where all parts can, which is faster."""
+    x = probe(model, batch)
+    with torch.no_grad():
+        if x[0].numel() > LARGE:
+            with suppress(Exception), FakeTensorMode(allow_non_fake_inputs=True):  # a part may want real numbers
+                return run(torch.zeros_like(x))
+        return run(x)
