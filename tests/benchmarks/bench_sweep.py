@@ -93,7 +93,8 @@ def main():
     masks = {"model": ["lenet5"], "data": ["digits"], "forget": [[c] for c in range(args.classes)], "method": ["mask"]}
     masks |= {"train_epochs": [args.train_epochs], "seed": list(range(args.seeds)), "samples": [1]}
     with _connected(None, None, 1) as client:
-        run_sweep(masks | {"samples": [2], "forget": [[0]]}, client=client, runs_root=folder / "one")  # begins the worker
+        first = masks | {"samples": [2], "forget": [[0]]}
+        run_sweep(first, client=client, runs_root=folder / "one")  # after which the worker has begun
         sweep, rows = timed("masks, swept", lambda: run_sweep(masks, client=client, runs_root=folder / "one"))
     labs = [
         Experiment(
