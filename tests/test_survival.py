@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -25,7 +26,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import Lab
 
-from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure
+from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import amend_run, check_run
 from unlearn_lib.store import digest, keep, kept, load_tensors, locked, read_json, scratch_of
@@ -372,3 +373,47 @@ def test_a_run_is_whole_between_the_two_files_that_new_metrics_change(tmp_path, 
     again.verify()
     assert again.metrics == before
     assert amend_run(again, before | {"audit": {"a": 1}}).metrics["audit"] == {"a": 1}
+
+
+def state_of(path):
+    """What a sync is good for: this file or folder, as it is now."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def test_a_power_loss_finds_no_name_whose_content_is_not_on_the_disk_and_undoes_no_name(tmp_path, digits, monkeypatch):
+    """Before a file or folder takes its name all of it is synced, and then the folder that holds the name."""
+    synced, owed, named = set(), [], []
+
+    def sync(handle, real=os.fsync):
+        real(handle)
+        found = os.fstat(handle)
+        synced.add((found.st_ino, found.st_size, found.st_mtime_ns))
+        owed[:] = [folder for folder in owed if folder.stat().st_ino != found.st_ino]
+
+    def naming(real, only_if=lambda done: True):
+        def rename(source, target):
+            parts = [source, *source.rglob("*")]
+            assert not owed, f"{owed} not synced before the next rename"
+            assert {state_of(part) for part in parts} <= synced, parts
+            done = real(source, target)
+            if only_if(done):
+                owed.append(target.parent)
+                named.append(target.name)
+            return done
+
+        return rename
+
+    monkeypatch.setattr(os, "fsync", sync)
+    for method in ("replace", "rename"):
+        monkeypatch.setattr(Path, method, naming(getattr(Path, method)))
+    monkeypatch.setattr(store, "_swap", naming(store._swap, only_if=bool))
+    lab = lab_in(tmp_path, digits)
+    for step in (
+        lab.train,
+        lab.unlearn,
+        lab_in(tmp_path, digits, force=True).train,
+    ):  # the last one in the first's place
+        step()
+    assert not owed
+    assert {"checkpoint.safetensors", "lenet5-digits-s0", "lenet5-digits-unlearned-1-neggrad+-s0"} <= set(named)
