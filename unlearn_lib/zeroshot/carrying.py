@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import device_of
-from unlearn_lib.networks import dry_run, feasible_at, split
+from unlearn_lib.networks import dry_run, feasible_at, split, traced_once
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
 
@@ -20,6 +20,7 @@ DEEP_PROBES = 60  # elsewhere, where each takes a hundred passes through the tai
 CARRIED = {"forget_mass": 0.05, "retain_agreement": 0.85}  # the most and the least that pass
 
 
+@traced_once()
 def carry_over(
     model: nn.Module, unlearned: nn.Module, layer: str, forget: Collection[int], *, seed: int = 0
 ) -> dict[str, float | None]:

@@ -23,6 +23,7 @@ from unlearn_lib.networks import (
     layer_shape,
     split,
     splittable_layers,
+    traced_once,
 )
 from unlearn_lib.zeroshot.drawn import fare
 from unlearn_lib.zeroshot.heads import soft_targets
@@ -40,6 +41,7 @@ class Impressions:
     seconds: float
 
 
+@traced_once()
 def make_impressions(
     model: nn.Module,
     layer: str | None = None,
@@ -155,6 +157,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")
 
 
+@traced_once()
 def follow_impression(
     model: nn.Module, label: int, layer: str = "input", *, recipe: str = "natural", steps: int | None = None
 ) -> tuple[pd.DataFrame, torch.Tensor]:
@@ -177,6 +180,7 @@ def follow_impression(
     return pd.DataFrame(growth).rename_axis("step"), states.cpu()
 
 
+@traced_once()
 def responsive_layers(
     model: nn.Module, *, tries: int = 10, share: float = 0.8, layers: list[str] | None = None, seed: int = 0
 ) -> pd.DataFrame:
