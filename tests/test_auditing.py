@@ -413,10 +413,10 @@ def test_a_true_golden_network_is_refused_in_one_case_of_twenty(n):
     assert refused / 3000 == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 3000))
 
 
-def give_up_early(monkeypatch):
+def give_up_early(monkeypatch, batches=160):
     """After 160 mini-batches: nothing here takes longer but the mask."""
     for room in ("attacks", "verdict"):
-        monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 160)
+        monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", batches)
 
 
 @pytest.fixture(scope="module")
@@ -533,11 +533,14 @@ def test_too_few_pictures_for_a_membership_attack_are_a_dash_in_the_table(tmp_pa
     assert row["verdict, last"] == "no band"
 
 
+SOON = 10  # mini-batches of LeNet5, of which the tests of the shell read no result
+
+
 @pytest.fixture(scope="module")
 def audited_once(lab):
     run = lab.unlearn("distill")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        give_up_early(monkeypatch)
+        give_up_early(monkeypatch, SOON)
         assert main(["audit", "--run", run.name, "--runs-root", str(lab.root), "--seeds", "1"]) == 0
     return run
 
@@ -545,7 +548,7 @@ def audited_once(lab):
 @pytest.fixture
 def audited(audited_once, monkeypatch):
     """LeNet5 on digits: an audit of one seed, as the shell makes it."""
-    give_up_early(monkeypatch)
+    give_up_early(monkeypatch, SOON)
     return audited_once
 
 
