@@ -19,10 +19,10 @@ from unlearn_lib import Experiment, make_impressions
 
 FORGET = [1, 2, 3, 4]
 HEAVIEST = """
-    03_class_impressions test_browser 06_is_it_forgotten 08_your_own_model_and_pictures 10_deep_forgetting
-    11_methods_side_by_side 09_a_network_that_imagenet_trained test_imagenet 01_train_lenet5_karpathynet
-    02_golden_models 05_compare_models test_auditing test_torchvision test_notebooks test_shell
-""".split()  # files that begin first, in this order, so that no process ends long after the others
+    03_class_impressions 09_a_network_that_imagenet_trained 06_is_it_forgotten 10_deep_forgetting test_browser
+    08_your_own_model_and_pictures test_shell test_notebooks test_torchvision 01_train_lenet5_karpathynet
+    02_golden_models 05_compare_models test_auditing test_imagenet test_deep test_public_cases test_survival
+""".split()  # begin first, in this order, so that no process ends long after the others or waits for another's training
 
 hypothesis.settings.register_profile(
     "patient",  # how long an example takes depends on what else the machine does
