@@ -10,8 +10,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import unlearn_lib
 
 ROOT = Path(__file__).parents[1]
@@ -67,21 +65,30 @@ def test_files_that_are_no_python_are_installed_too():
     assert "py.typed" in others
 
 
-@pytest.mark.parametrize("checkout", [False, True])
-def test_an_installed_package_keeps_everything_in_the_users_data_folder_and_a_checkout_in_itself(tmp_path, checkout):
-    place = tmp_path / "site-packages"
-    shutil.copytree(ROOT / "unlearn_lib", place / "unlearn_lib", ignore=shutil.ignore_patterns("__pycache__"))
-    if checkout:
-        (place / "notebooks").mkdir()
-        shutil.copy(ROOT / "pyproject.toml", place)
-    lines = (
-        "from unlearn_lib import runs_root\nfrom unlearn_lib.common import REPOSITORY\nprint(REPOSITORY, runs_root())"
-    )
-    home = {"HOME": str(tmp_path / "home"), "XDG_DATA_HOME": "", "PYTHONPATH": str(place)}
-    environment = {name: value for name, value in os.environ.items() if name != "UNLEARN_RUNS"} | home
-    words = [sys.executable, "-c", lines]
+SEEN = """
+import sys
+for place in sys.argv[1:]:
+    sys.path.insert(0, place)
+    from unlearn_lib import runs_root
+    from unlearn_lib.common import REPOSITORY
+    print(REPOSITORY, runs_root())
+    for name in [name for name in sys.modules if name.partition(".")[0] == "unlearn_lib"]:
+        del sys.modules[name]
+"""
+
+
+def test_an_installed_package_keeps_everything_in_the_users_data_folder_and_a_checkout_in_itself(tmp_path):
+    places = [tmp_path / "site-packages", tmp_path / "checkout"]
+    for place in places:
+        shutil.copytree(ROOT / "unlearn_lib", place / "unlearn_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (places[1] / "notebooks").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", places[1])
+    environment = {name: value for name, value in os.environ.items() if name not in ("UNLEARN_RUNS", "PYTHONPATH")}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_DATA_HOME": ""}
+    words = [sys.executable, "-c", SEEN, *map(str, places)]  # both in one process, which loads torch once
     result = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    repository, runs = map(Path, result.stdout.split())
-    assert repository.is_relative_to(place if checkout else tmp_path / "home")
-    assert runs == repository / "data" / "runs"
-    assert (place / "data").is_dir() == checkout
+    for line, place, home in zip(result.stdout.splitlines(), places, (tmp_path / "home", places[1]), strict=True):
+        repository, runs = map(Path, line.split())
+        assert repository.is_relative_to(home)
+        assert runs == repository / "data" / "runs"
+        assert (place / "data").is_dir() == (home == place)
