@@ -121,7 +121,7 @@ def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
     """Unlearn, draw, print."""
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
     drawn = _draw(lab, trained, [run])
-    _print(args, run.metrics, [run], lab)
+    _print(args, run.metrics if args.json else None, [run], lab)
     _next(drawn, _audit_command(args, run))
 
 

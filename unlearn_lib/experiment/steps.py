@@ -192,8 +192,9 @@ def comparison(lab, original: Run, model: nn.Module, unlearned: nn.Module, layer
         masked = judge(mask(model, forget))
     except UserError:  # the network does not end in a linear layer
         masked = None
-    seconds = {"train": original.metrics["seconds"]["train"], "golden": None}
-    block = score(original.metrics["original"]["confusion"], forget)
+    before = original.metrics
+    seconds = {"train": before["seconds"]["train"], "golden": None}
+    block = score(before["original"]["confusion"], forget)
     metrics = {"original": block, "masked": masked, "unlearned": judge(unlearned), "golden": None}
     return metrics | {"seconds": seconds, "audit": None}
 

@@ -70,7 +70,7 @@ class Run:
         for _ in range(2):  # a newer one, of which config.json tells first, may come in between
             files = read_json(self.path / "config.json").get("files", {})
             content = read_json(self.path / name)
-            if name not in files or content_digest(content) in files[name]:
+            if name not in files or content_digest(content, as_read=True) in files[name]:
                 return content
         raise UserError(f"run: {self.path / name} is damaged; --force makes the run anew")
 
@@ -176,9 +176,13 @@ def run_names(root: Path) -> list[str]:
     return sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
 
 
-def content_digest(content: dict) -> str:
-    """Digest of what a JSON file holds, besides its own."""
-    return digest(json.dumps(json.loads(json.dumps({**content, "digest": None})), sort_keys=True))
+def content_digest(content: dict, as_read: bool = False) -> str:
+    """Digest of what a JSON file holds, besides its own; `as_read` where the content comes out of such a file.
+
+    Else it is brought to what a reader would find (keys are texts, tuples lists), which takes twice as long again.
+    """
+    content = {**content, "digest": None}
+    return digest(json.dumps(content if as_read else json.loads(json.dumps(content)), sort_keys=True))
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
