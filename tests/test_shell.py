@@ -98,6 +98,8 @@ except SystemExit as end:
 """
         result = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=True)
         assert expected in result.stdout
+    words = [sys.executable, "-m", "unlearn_lib", "--version"]
+    assert __version__ in subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def every_option():

@@ -1,6 +1,6 @@
 import dataclasses
+import multiprocessing
 import signal
-import subprocess
 import sys
 import time
 
@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from unlearn_lib import Experiment, Split, fit, make_model, open_run
+from unlearn_lib.__main__ import main
 from unlearn_lib.training import smooth_labels
+
+START = multiprocessing.get_context("fork")  # a real process without a second import of torch
 
 
 def course(history):
@@ -55,20 +58,26 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
-    def train(root):
-        words = "train --model lenet5 --data digits --epochs 12 --runs-root".split()
-        return subprocess.Popen([sys.executable, "-m", "unlearn_lib", *words, root], stdout=subprocess.DEVNULL)
+    words = "train --model lenet5 --data digits --epochs 8 --runs-root".split()
 
-    process = train(tmp_path / "killed")
+    def train():
+        process = START.Process(target=lambda: sys.exit(main([*words, str(tmp_path / "killed")])))
+        process.start()
+        return process
+
+    process = train()
     checkpoint = tmp_path / "killed" / "lenet5-digits-s0" / "checkpoint.safetensors"
     while not checkpoint.exists():
-        assert process.poll() is None, "training ended before it wrote a checkpoint"
+        assert process.is_alive(), "training ended before it wrote a checkpoint"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (checkpoint.parent / "model.safetensors").exists()
-    assert train(tmp_path / "killed").wait() == 0
-    Experiment("lenet5", "digits", train_epochs=12, runs_root=tmp_path / "whole").train()
+    process = train()
+    process.join()
+    assert process.exitcode == 0
+    Experiment("lenet5", "digits", train_epochs=8, runs_root=tmp_path / "whole").train()
     killed, whole = (open_run(tmp_path / name, "lenet5-digits-s0") for name in ("killed", "whole"))
     assert killed.fingerprint() == whole.fingerprint()
     assert course(killed.history) == course(whole.history)
