@@ -5,10 +5,12 @@ import signal
 import threading
 import time
 
+import dask
 import pandas as pd
 import psutil
 import pytest
 from distributed import Client
+from distributed.utils import get_mp_context
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,7 +144,15 @@ def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
     assert "neggrad+" in capsys.readouterr().out
 
 
-def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path):
+@pytest.fixture
+def forked():
+    """Workers are forks of a process that has loaded torch, once for the killed one and the one in its place."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["unlearn_lib.sweep.cluster"])
+        yield
+
+
+def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path, forked):
     before = _listening()
     with _connected(None, None, 1) as client:
         assert {address.ip for address in _listening() - before} == {"127.0.0.1"}
