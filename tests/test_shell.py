@@ -354,7 +354,7 @@ def pictures(tmp_path):
 def test_three_commands_lead_from_a_folder_and_weights_to_an_unlearned_model_and_its_figures(shell, pictures, tmp_path):
     torch.save(make_model("resnet18", 1000, size=32).state_dict(), tmp_path / "weights.pth")
     where = ["--model", "resnet18", "--data", str(pictures)]
-    tuned = [*where, "--weights", str(tmp_path / "weights.pth"), "--size", "32", "--epochs", "1"]
+    tuned = [*where, "--weights", str(tmp_path / "weights.pth"), "--size", "32", "--epochs", "2"]
     status, out, err = shell("train", *tuned)
     assert status == 0
     assert "zoo: 1 picture does not open and is left out: bee/bee2.png" in err
