@@ -54,10 +54,12 @@ def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str, shown:
 
 
 def plot_growth_curves(growth: pd.DataFrame) -> Figure:
-    """Confidence and norm of one impression over the steps."""
+    """Confidence and norm of one impression over the steps, small enough for a panel in a narrow window."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(8, 2.9))
+        figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.3))
         _draw_growth(axes, growth)
+        for axis in axes:
+            axis.locator_params(nbins=4)
     return figure
 
 

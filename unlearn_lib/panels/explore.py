@@ -41,7 +41,7 @@ class ImpressionExplorer:
         self.play = w.Play(interval=120, max=1)
         self._link = w.jslink((self.play, "value"), (self.step, "value"))
         self.status, self.picture = w.HTML(), w.Image(format="png", width=256, height=256)
-        self.curves = w.Image(format="png", layout=w.Layout(max_width="min(100%, 800px)", height="auto"))
+        self.curves = w.Image(format="png", layout=w.Layout(max_width="min(100%, 540px)", height="auto"))
         mark(self, "explore", "label layer recipe step status picture curves")
         for control in (self.label, self.layer, self.recipe):
             control.observe(lambda change: self.grow(), "value")
