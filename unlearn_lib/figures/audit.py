@@ -91,7 +91,8 @@ def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figur
             taken = np.vstack([taken, *(np.add(place, (right, 0)) for right in asides)])
             layers = group["layer"].value_counts(sort=False).items()
             if text := ", ".join(f"{n} x {layer}" if n > 1 else layer for layer, n in layers if layer):
-                texts.append((text, spot, "0.7"))
+                middle = np.add(place, (np.mean(asides), 0)) * figure.dpi / 72  # of the marks, which may stand aside
+                texts.append((text, axis.transData.inverted().transform(middle), "0.7"))
         marks = np.hstack([taken - 8, taken + 8]) * figure.dpi / 72
         write_beside(axis, texts, marks)
     return figure
