@@ -197,7 +197,7 @@ def plot_scaling(cost: pd.DataFrame, title: str) -> Figure:
             axis.plot(fine, start + each * samples * fine, "--", lw=1, color=COLOURS[i])
         axis.set(xscale="log", yscale="log", xlabel="classes", ylabel="seconds")
         for side in (axis.xaxis, axis.yaxis):
-            side.set_major_formatter("{x:g}")
+            side.set_major_formatter("{x:,g}")
             side.set_minor_formatter(plt.NullFormatter())
         axis.set_title(f"{title}\n(dashed: {start:.2g} s + {1000 * each:.2g} s a thousand impressions)", fontsize=13)
         axis.legend(frameon=False)
