@@ -121,7 +121,7 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
             heights, label = changes["change"].to_numpy()[group], f"{name}, {group.sum():,} classes"
             axis.vlines(places[group], 0, heights, color=colour, lw=width, label=label, antialiased=False)
             axis.plot(places[group], heights, ".", ms=max(2, width), color=colour)  # a class that did not change shows
-        axis.plot(places[forget], np.full(forget.sum(), -1.06), "|", ms=8, mew=min(2, width), color=FORGET, aa=False)
+        axis.plot(places[forget], np.full(forget.sum(), -1.06), "|", ms=8, mew=min(2, 2 * width), color=FORGET)
         axis.axhline(0, color="0.3", lw=1)
         axis.set(ylim=(-1.12, max(0.1, 1.15 * changes["change"].max())), xlim=(-0.7, len(changes) - 0.3))
         axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy, points")
