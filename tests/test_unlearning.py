@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
-from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence, carrying
 from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
 
@@ -294,3 +294,20 @@ def test_the_proses_signs_are_the_published_ones_turned_round():
     published, prose = (losses_of("published", z, z, y, forget, Switches(prose_signs=s)) for s in (False, True))
     assert published[0] > 0 > published[1]
     assert [-loss for loss in published] == prose
+
+
+def test_hard_inputs_are_made_once_for_all_methods_and_anew_for_another_network_or_forget_set(model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        carrying, "held_out", lambda *given, made=carrying.held_out: asked.append(given) or made(*given)
+    )
+    masked = mask(model, [1, 2])
+    first = carry_over(model, masked, "fc3", [1, 2])
+    assert carry_over(copy.deepcopy(model), masked, "fc3", [2, 1]) == first
+    assert len(asked) == 1
+    carry_over(model, masked, "fc3", [1, 2], seed=1)
+    carry_over(model, masked, "fc3", [1], seed=1)
+    with torch.no_grad():
+        model.fc3.weight[0] += 0.1
+    carry_over(model, masked, "fc3", [1], seed=1)
+    assert len(asked) == 4

@@ -12,12 +12,14 @@ from torch import nn
 
 from unlearn_lib.common import device_of
 from unlearn_lib.networks import dry_run, feasible_at, split, traced_once
+from unlearn_lib.store import digest
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
 
 PROBES = 300  # about as many held-out inputs of F, and of R, where the tail is the head alone
 DEEP_PROBES = 60  # elsewhere, where each takes a hundred passes through the tail
 CARRIED = {"forget_mass": 0.05, "retain_agreement": 0.85}  # the most and the least that pass
+_made: dict[str, list[torch.Tensor]] = {}  # the last held-out inputs, by all that makes them: see `_asked`
 
 
 @traced_once()
@@ -32,13 +34,25 @@ def carry_over(
     """
     (_, before), (_, after) = split(model, layer), split(unlearned, layer)
     masses, agreements = [], []
-    for x in held_out(model, layer, forget, seed):
+    for x in _asked(model, layer, sorted(forget), seed):
         with torch.no_grad():
             old, new = (torch.cat([tail(part).argmax(1).cpu() for part in x.split(500)]) for tail in (before, after))
         old_in_f, new_in_f = (torch.isin(answers, torch.tensor(list(forget))) for answers in (old, new))
         masses += [new_in_f[old_in_f].float().mean().item()] if old_in_f.any() else []
         agreements += [(new == old)[~old_in_f].float().mean().item()] if not old_in_f.all() else []
     return {"forget_mass": max(masses, default=None), "retain_agreement": min(agreements, default=None)}
+
+
+def _asked(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[torch.Tensor]:
+    """`held_out`, made once for all that have unlearned the same classes of a network."""
+    network = str(model), model.state_dict(), getattr(model, "input_range", None), str(device_of(model))
+    key = digest(*network, layer, forget, seed)
+    made = _made.get(key)
+    if made is None:
+        made = held_out(model, layer, forget, seed)
+        _made.clear()  # they may be large
+        _made[key] = made
+    return made
 
 
 @torch.no_grad()
