@@ -54,15 +54,17 @@ def train(sweep: Sweep, key: str) -> str | None:
 def row_of(sweep: Sweep, point: dict, seeds: list[int] | None = None) -> dict | None:
     """The row of a point: of the run that is there, or (seeds: golden's band) made; None where neither is."""
     try:
-        run, lab, status = _found(sweep, point), _lab(sweep, training_key(point, point["forget"])), "there"
-        if (run is None or (sweep.audit and run.metrics["audit"] is None)) and seeds is None:
-            _check(sweep, lab, point)
-            return None
-        if run is None:
+        lab = _lab(sweep, training_key(point, point["forget"]))
+        if seeds is None:
+            run, status = _found(sweep, point), "there"
+            if run is None or (sweep.audit and run.metrics["audit"] is None):
+                _check(sweep, lab, point)
+                return None
+        else:
             method, choice, numbers = _choice(lab, point)
             run, status = lab.unlearn(method, **choice, **numbers), "made"
-        if sweep.audit and run.metrics["audit"] is None:
-            run, status = audit_run(lab, run, seeds=seeds), "made"
+            if sweep.audit and run.metrics["audit"] is None:
+                run = audit_run(lab, run, seeds=seeds)
         facts = {"run": run.name, "status": status, "error": None, **_flat(run.metrics)}
         return _told(point) | facts
     except Exception as error:  # whatever it is, the other points go on
