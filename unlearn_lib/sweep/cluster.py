@@ -20,7 +20,7 @@ import torch
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, followed, log, progress
 from unlearn_lib.sweep.grid import leaderboard, points_of, save_rows
-from unlearn_lib.sweep.points import Sweep, failed_row, forget_labs, row_of, seeds_of, train, training_key
+from unlearn_lib.sweep.points import Sweep, failed_row, forget_labs, is_trained, row_of, seeds_of, train, training_key
 
 DEATHS = 10  # of workers, until the task is held to be the cause
 WAIT = 20  # seconds for a scheduler to answer
@@ -86,21 +86,22 @@ def _computed(sweep: Sweep, client, points: list[dict], missing: list[int]) -> d
     slots = Counter()
     for address, worker in workers.items():
         slots[get_address_host(address)] += worker["nthreads"]
-    sweep, trained, futures, rows = replace(sweep, slots=tuple(slots.items())), {}, {}, {}
+    here, trained, futures, rows = sweep, {}, {}, {}
+    sweep = replace(sweep, slots=tuple(slots.items()))
 
     def training(kind: str, point: dict, seed: int):
         forget = point["forget"] if kind == "golden" else []
         key = training_key({**point, "seed": seed}, forget)
-        if key not in trained:
+        if key not in trained and not is_trained(here, key):
             name = f"{kind}-{len(trained)}-{sweep.name}"  # Dask's pages group tasks by what stands before the dash
             trained[key] = client.submit(_train, sweep, key, key=name, priority=1, pure=False)
-        return trained[key]
+        return trained.get(key)
 
     for i in missing:
         seeds = seeds_of(points[i], points) if sweep.audit else [points[i].get("seed", 0)]
         needed = [training(kind, points[i], seed) for kind in ("original", "golden") for seed in seeds]
         numbers = {"key": f"point-{i}-{sweep.name}", "pure": False}
-        futures[client.submit(_point, sweep, points[i], seeds, *needed, **numbers)] = i
+        futures[client.submit(_point, sweep, points[i], seeds, *filter(None, needed), **numbers)] = i
     log.info("sweep: %d trainings, %d points; dashboard: %s", len(trained), len(missing), client.dashboard_link)
     done = as_completed([*trained.values(), *futures], loop=client.loop)
     for future in progress(done, "sweep", len(trained) + len(futures)):

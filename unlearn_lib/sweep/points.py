@@ -39,6 +39,14 @@ def seeds_of(point: dict, points: list[dict]) -> list[int]:
     return sorted({p.get("seed", 0) for p in points if training_key(p | {"seed": 0}, p["forget"]) == same})
 
 
+def is_trained(sweep: Sweep, key: str) -> bool:
+    """Whether a training is there already; where that cannot be told, it is for `train` to say why."""
+    try:
+        return _trained(sweep, key) is not None
+    except Exception:
+        return False
+
+
 def train(sweep: Sweep, key: str) -> str | None:
     """Train an original, or golden where classes are left out; what went wrong, in a sentence."""
     try:
@@ -135,7 +143,7 @@ def _pictures(data: str, data_root: str | None, framing, flip: bool | None, swee
     return load_data(data, data_root, framing=framing, flip=flip)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _trained(sweep: Sweep, key: str) -> Run | None:
     lab = _lab(sweep, key)
     original = lab.finished_original()
