@@ -122,7 +122,7 @@ def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
     run = lab.unlearn(args.method, **_unlearning_arguments(args))
     drawn = _draw(lab, trained, [run])
     _print(args, run.metrics if args.json else None, [run], lab)
-    _next(drawn, _audit_command(args, run))
+    _next(drawn, _audit_command(args, run) if len(lab.dataset.train) else "")  # an audit needs training pictures
 
 
 def _audit(args: argparse.Namespace) -> None:
