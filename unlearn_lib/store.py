@@ -154,10 +154,13 @@ def load_tensors(path: Path) -> Made:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write strict JSON with sorted keys, whole or not at all."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    """Write strict JSON with sorted keys, whole or not at all: a line an entry.
+
+    `indent` would take seconds for the confusions of a thousand classes, and a line for each of their cells.
+    """
+    lines = [json.dumps({name: content[name]}, sort_keys=True, allow_nan=False)[1:-1] for name in sorted(content)]
     with whole_file(path) as scratch:
-        scratch.write_text(text)
+        scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def read_json(path: Path) -> dict:

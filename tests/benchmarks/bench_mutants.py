@@ -32,8 +32,8 @@ store.py: test_store test_runs
 + if shutil.rmtree(path, ignore_errors=True):
 - if not path.exists() and _aside(path).is_dir():
 + if False:
-- indent=1, sort_keys=True, allow_nan=False
-+ indent=1, sort_keys=True
+- sort_keys=True, allow_nan=False
++ sort_keys=True
 networks/small.py: test_models test_training
 - return self.fc3(F.dropout(x, self.dropout, self.training))
 + return self.fc3(x)
