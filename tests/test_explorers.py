@@ -77,7 +77,7 @@ def test_whatever_goes_wrong_while_looking_is_said_and_nothing_old_stays_in_sigh
     explorer.layer.value, comparison.second.value = "fc1", "one"
     assert f"Not made: {sentence}" in explorer.status.value
     assert f"Not compared: {sentence}" in comparison.status.value
-    hidden = (explorer.picture, explorer.curves, comparison.per_class, comparison.confusions, comparison.pictures)
+    hidden = (explorer.picture, explorer.curves, comparison.chart, comparison.pictures)
     assert all(image.layout.display == "none" for image in hidden)
     explorer.step.value, comparison.label.value = 1, 1
     assert f"Not made: {sentence}" in explorer.status.value
@@ -111,8 +111,16 @@ def comparison():
 def test_the_comparison_counts_the_answers_that_changed(comparison):
     assert "1 of 4 test pictures changed their answer" in comparison.status.value
     assert "right: 100.00 % in the first run, 75.00 % in the second" in comparison.status.value
-    for image in (comparison.per_class, comparison.confusions, comparison.pictures):
+    for image in (comparison.chart, comparison.pictures):
         assert bytes(image.value).startswith(b"\x89PNG")
+
+
+def test_the_chart_shows_the_classes_or_the_confusions_in_one_place(comparison):
+    bars = comparison.chart.value
+    comparison.view.value = "confusion"
+    assert comparison.chart.value != bars
+    comparison.view.value = "per class"
+    assert comparison.chart.value == bars
 
 
 def test_a_class_shows_the_pictures_that_changed_in_it(comparison):

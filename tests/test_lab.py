@@ -35,17 +35,17 @@ def panel(grid):
 
 
 def test_the_switches_show_what_was_computed_before(panel):
-    assert "forget accuracy 0.0%, retain accuracy 100.0%" in panel.summary.value
+    assert "forget accuracy 0.0 %, retain accuracy 100.0 %" in panel.summary.value
     for switch, (_, mended) in zip(panel.switches.values(), CHOICES.values(), strict=True):
         switch.value = mended
     assert panel.chosen() == ("calibrated", "trained", "prose", 0.0)
-    assert "forget accuracy 93.8%, retain accuracy 6.2%" in panel.summary.value
+    assert "forget accuracy 93.8 %, retain accuracy 6.2 %" in panel.summary.value
     assert bytes(panel.picture.value).startswith(b"\x89PNG")
 
 
 def test_one_combination_runs_live_and_a_switch_takes_its_result_away(panel):
     panel.live.click()
-    assert "Live: forget accuracy 25.0%, retain accuracy 75.0%" in panel.result.value
+    assert "Live: forget accuracy 25.0 %, retain accuracy 75.0 %" in panel.result.value
     panel.switches["signs"].value = "prose"
     assert panel.result.value == ""
 

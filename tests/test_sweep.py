@@ -156,6 +156,7 @@ def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path, forke
     before = _listening()
     with _connected(None, None, 1) as client:
         assert {address.ip for address in _listening() - before} == {"127.0.0.1"}
+        assert list(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == [None]  # slow convolutions
         pids = list(client.run(os.getpid).values())
         killer = threading.Thread(target=_kill_once_there_is, args=(tmp_path, pids[0]))
         killer.start()

@@ -61,14 +61,21 @@ def plot_per_class(
 
 
 def plot_confusions(
-    metrics: dict[str, dict | None], classes: list[str], title: str, rows: Collection[int] | None = None
+    metrics: dict[str, dict | None],
+    classes: list[str],
+    title: str,
+    rows: Collection[int] | None = None,
+    width: float = 6.2,
 ) -> Figure:
-    """Confusion matrices side by side, each row in per cent of its class; `rows` shows these classes only."""
+    """Confusion matrices side by side, each row in per cent of its class; `rows` shows these classes only.
+
+    width: of one matrix, in inches.
+    """
     blocks = {name: block for name, block in metrics.items() if block is not None}
     rows = list(range(len(classes))) if rows is None else list(rows)
     columns = min(2, len(blocks))
     lines = math.ceil(len(blocks) / columns)
-    size = (6.2 * columns, lines * (0.4 * len(rows) + 0.4) + 0.7 + 0.1 * max(map(len, classes)))
+    size = (width * columns, lines * (0.4 * len(rows) + 0.4) + 0.7 + 0.1 * max(map(len, classes)))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):

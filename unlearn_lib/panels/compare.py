@@ -13,11 +13,11 @@ from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per
 from unlearn_lib.networks import open_run, run_names
 from unlearn_lib.panels.base import LABELLED, beside, bold, chart, framed, mark, sentences, show
 
-SHOWN = 20  # changed pictures
+SHOWN = 15  # changed pictures
 
 
 class ComparisonPanel:
-    """Two saved runs side by side: per class, confusion, and the test pictures whose answer changed.
+    """Two saved runs side by side: per class or as confusions, and the test pictures whose answer changed.
 
     answers(run) -> the run's answer to every test picture [N]; images and labels are those pictures and their classes;
     forget(run) -> the classes that it forgot; names() -> the runs that there are.
@@ -42,16 +42,18 @@ class ComparisonPanel:
         self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **wide)
         self.refresh = w.Button(description="Look for new runs", layout=w.Layout(width="auto", align_self="flex-start"))
         self.status, self.summary = w.HTML(), w.HTML()
-        self.per_class, self.confusions, self.pictures = chart(), chart(), chart()
-        mark(self, "compare", "first second label refresh status summary per_class confusions pictures")
+        self.view = w.ToggleButtons(options=["per class", "confusion"], style={"button_width": "auto"})
+        self.chart, self.pictures = chart(), chart()
+        mark(self, "compare", "first second label refresh status summary view chart pictures")
         self._look()
         self.label.value = next(iter(self._forgotten()), 0)
         for control in (self.first, self.second):
             control.observe(lambda change: self.compare(), "value")
-        self.label.observe(lambda change: self._moved(), "value")
+        self.label.observe(lambda change: self._moved(self.changed), "value")
+        self.view.observe(lambda change: self._moved(self.draw), "value")
         self.refresh.on_click(lambda button: self._look())
         controls = [self.first, self.second, self.refresh, self.status, self.label, self.summary, self.pictures]
-        rows = [beside(controls, [self.per_class, self.confusions])]
+        rows = [beside(controls, [self.view, self.chart])]
         self.widget = framed(title, "two runs side by side", rows, font)
         self.compare()
 
@@ -71,7 +73,7 @@ class ComparisonPanel:
     def compare(self) -> None:
         """Judge both runs and draw them; where that does not work, nothing of an earlier pair stays in sight."""
         self.given = None
-        for image in (self.per_class, self.confusions, self.pictures):
+        for image in (self.chart, self.pictures):
             image.layout.display = "none"
         self.summary.value = ""
         self._tell("Looking at the test pictures ...")
@@ -83,28 +85,35 @@ class ComparisonPanel:
         forget = self._forgotten()
         given = [self._answers(name) for name in (self.first.value, self.second.value)]
         confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
-        blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
-        if len(self.classes) > MANY:
-            show(self.per_class, plot_histograms(blocks, forget, self.title))
-        else:
-            show(self.per_class, plot_per_class(blocks, self.classes, forget, self.title, size=(7, 3.6)))
-            show(self.confusions, plot_confusions(blocks, self.classes, self.title))
-        accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in blocks.values()]
+        self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
+        accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in self.blocks.values()]
         self.given = given
         self._tell(
             f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
             f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
         )
+        self.draw()
         self.changed()
 
-    def _moved(self) -> None:
+    def _moved(self, redraw: Callable[[], None]) -> None:
         with sentences(self._tell, "Not shown"):
-            self.changed()
+            if self.given is not None:
+                redraw()
+
+    def draw(self) -> None:
+        """Show both runs' accuracy per class, or their confusions; of many classes how the accuracies are spread."""
+        forget = self._forgotten()
+        if len(self.classes) > MANY:
+            self.view.layout.display = "none"
+            figure = plot_histograms(self.blocks, forget, self.title)
+        elif self.view.value == "confusion":
+            figure = plot_confusions(self.blocks, self.classes, self.title, width=4.7)
+        else:
+            figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(7, 3.6))
+        show(self.chart, figure)
 
     def changed(self) -> None:
         """Show the test pictures of the chosen class that changed their answer, with both answers."""
-        if self.given is None:
-            return
         first, second = self.given
         of_class = self.labels == self.label.value
         found = (of_class & (first != second)).nonzero().flatten()

@@ -49,7 +49,7 @@ class LabPanel:
         with sentences(self._tell, "Not shown"):
             row = self.grid.loc[self.chosen()]
             self.summary.value = bold(
-                f"Computed before: forget accuracy {row['FA']:.1%}, retain accuracy {row['RA']:.1%}."
+                f"Computed before: forget accuracy {100 * row['FA']:.1f} %, retain accuracy {100 * row['RA']:.1f} %."
             )
             show(self.picture, plot_lab(self.grid, self.title, self.chosen()))
 
@@ -68,7 +68,7 @@ class LabPanel:
 
 
 def _percent(share: float | None) -> str:
-    return "of no test pictures" if share is None else f"{share:.1%}"
+    return "of no test pictures" if share is None else f"{100 * share:.1f} %"
 
 
 def lab_panel(lab: Experiment, *, samples: int = 50, epochs: int = 100, font: int = 14) -> LabPanel:

@@ -130,8 +130,11 @@ def _connected(client, scheduler: str | None, workers: int) -> Iterator:
     else:
         numbers = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
         numbers |= {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else may send code to run
+        settings = {"distributed.scheduler.allowed-failures": DEATHS}
+        # Dask has its workers' malloc give back all memory at once; a small convolution takes four times as long then
+        settings["distributed.nanny.pre-spawn-environ"] = {}
         with (
-            dask.config.set({"distributed.scheduler.allowed-failures": DEATHS}),
+            dask.config.set(settings),
             tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
             LocalCluster(**numbers, local_directory=folder) as cluster,
             Client(cluster, set_as_default=False) as client,

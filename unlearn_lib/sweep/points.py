@@ -145,9 +145,10 @@ def _pictures(data: str, data_root: str | None, framing, flip: bool | None, swee
 
 @functools.lru_cache(maxsize=1024)
 def _trained(sweep: Sweep, key: str) -> Run | None:
-    lab = _lab(sweep, key)
-    original = lab.finished_original()
-    return original and lab.finished_golden() if lab.forget else original
+    (given, forget), lab = json.loads(key), _lab(sweep, key)
+    if not forget:
+        return lab.finished_original()
+    return _trained(sweep, training_key(given)) and lab.finished_golden()
 
 
 @functools.lru_cache(maxsize=64)
