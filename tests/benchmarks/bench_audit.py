@@ -11,7 +11,7 @@ import argparse
 from unlearn_lib import PRESETS, PUBLISHED, Experiment, ZeroShotUnlearner, audit_run, audit_table, evaluate, find_head
 from unlearn_lib.presets import lab_grid
 
-DEEPER = {"lenet5": "conv2", "karpathynet": "conv32"}  # where `distill` lowers the probe most at a small price
+DEEPER = {"lenet5": "conv2", "karpathynet": "conv32"}  # where `distill` lowers the probe most
 
 
 def audits(lab, seeds):

@@ -77,10 +77,10 @@ def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figur
         legend.set_title("written at a mark: from\nwhich layer on it is trained", prop={"size": 11})
         figure.draw_without_rendering()
         texts, taken = [], np.empty((0, 2))  # the marks' places, in points
-        for _, group in points.groupby([(spots["probe"] / 1e-4).round(), (spots["retain"] / 1e-4).round()], sort=False):
+        for _, group in points.groupby([(spots["probe"] / 1e-4).round(), (spots["retain"] / 1e-4).round()]):
             group, spot = group.sort_values("layer", kind="stable"), group[["probe", "retain"]].iloc[0]
             place = axis.transData.transform(spot) * 72 / figure.dpi
-            steps = sorted(np.arange(-40, 41) - 0.5 * (len(group) % 2 == 0), key=abs)
+            steps = sorted(np.arange(40, -41, -1) - 0.5 * (len(group) % 2 == 0), key=abs)  # from left to right
             free = [16 * step for step in steps if (abs(taken - place - (16 * step, 0)) > (15, 12)).any(1).all()]
             asides = sorted(free[: len(group)])
             for (_, row), right in zip(group.iterrows(), asides, strict=True):

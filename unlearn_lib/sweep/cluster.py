@@ -128,7 +128,7 @@ def _connected(client, scheduler: str | None, workers: int) -> Iterator:
         with client:
             yield client
     else:
-        numbers = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
+        numbers = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
         numbers |= {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else may send code to run
         settings = {"distributed.scheduler.allowed-failures": DEATHS}
         # Dask has its workers' malloc give back all memory at once; a small convolution takes four times as long then

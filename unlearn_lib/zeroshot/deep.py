@@ -62,7 +62,7 @@ def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
     """A copy of the model with all from `layer` on made anew, from the seed; what is before keeps its bits."""
     student = copy.deepcopy(plain(model)).eval().requires_grad_(False)
     _, tail = split(student, layer)
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
         for part in tail.modules():
             if isinstance(getattr(part, "weight", None), nn.Parameter) and part.weight.dim() > 1:
