@@ -57,8 +57,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figure:
     """Retain accuracy against probe accuracy on F: `rows` coloured and shaped by method, their layers written at them.
 
-    Both have columns retain and probe (fractions), `rows` also layer and method. Networks in the same place stand
-    side by side, in the order of the layers written there.
+    Both have columns retain and probe (fractions), `rows` also layer and method. Networks whose marks would
+    cover each other stand side by side, in the order of the layers written there.
     """
     points = pd.concat([rows, golden.assign(method="golden", layer="")], ignore_index=True)
     looks, spots = looks_of(points["method"].unique()), points[["probe", "retain"]]
@@ -77,21 +77,23 @@ def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figur
         legend.set_title("written at a mark: from\nwhich layer on it is trained", prop={"size": 11})
         figure.draw_without_rendering()
         texts, taken = [], np.empty((0, 2))  # the marks' places, in points
-        for _, group in points.groupby([(spots["probe"] / 1e-4).round(), (spots["retain"] / 1e-4).round()]):
-            group, spot = group.sort_values("layer", kind="stable"), group[["probe", "retain"]].iloc[0]
-            place = axis.transData.transform(spot) * 72 / figure.dpi
-            steps = sorted(np.arange(40, -41, -1) - 0.5 * (len(group) % 2 == 0), key=abs)  # from left to right
-            free = [16 * step for step in steps if (abs(taken - place - (16 * step, 0)) > (15, 12)).any(1).all()]
-            asides = sorted(free[: len(group)])
-            for (_, row), right in zip(group.iterrows(), asides, strict=True):
-                aside = axis.transData + ScaledTranslation(right / 72, 0, figure.dpi_scale_trans)
+        where = axis.transData.transform(spots) * 72 / figure.dpi
+        for _, group in points.groupby([*np.round(where / (15, 12)).T]):
+            group, place = group.sort_values(["layer", "probe"], kind="stable"), where[group.index].mean(0)
+            block = np.outer(np.arange(len(group)) - (len(group) - 1) / 2, (16, 0))
+            for step in sorted(range(320, -321, -8), key=abs):  # the nearest free room; of two the right one
+                block_at = place + block + (step, 0)
+                if (abs(taken[:, None] - block_at) > (15, 12)).any(2).all():
+                    break
+            for (i, row), at in zip(group.iterrows(), block_at, strict=True):
+                aside = axis.transData + ScaledTranslation(*(at - where[i]) / 72, figure.dpi_scale_trans)
                 look = looks[row["method"]]
                 style = {"ms": 15 if look.marker == "*" else 10, "color": look.colour, "mec": "0.2", "clip_on": False}
                 axis.plot(row["probe"], row["retain"], look.marker, transform=aside, **style)
-            taken = np.vstack([taken, *(np.add(place, (right, 0)) for right in asides)])
+            taken = np.vstack([taken, block_at])
             layers = group["layer"].value_counts(sort=False).items()
             if text := ", ".join(f"{n} x {layer}" if n > 1 else layer for layer, n in layers if layer):
-                middle = np.add(place, (np.mean(asides), 0)) * figure.dpi / 72  # of the marks, which may stand aside
+                middle = block_at.mean(0) * figure.dpi / 72  # of the marks, which may stand aside
                 texts.append((text, axis.transData.inverted().transform(middle), "0.7"))
         marks = np.hstack([taken - 8, taken + 8]) * figure.dpi / 72
         write_beside(axis, texts, marks)
