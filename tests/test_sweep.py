@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from unlearn_lib import UserError, leaderboard, open_run, run_sweep
 from unlearn_lib.__main__ import main
+from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.networks import run_names
 from unlearn_lib.sweep import points_of
 from unlearn_lib.sweep.cluster import _connected
@@ -128,6 +129,24 @@ def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept)
     assert board["n"].tolist() == [4, 4]
     with pytest.raises(UserError, match="metric: 'nonsense' given; accepted: .*golden_retain_accuracy"):
         leaderboard(rows, "nonsense")
+
+
+def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
+    common = {"model": "lenet5", "data": "digits", "seed": 0, "status": "made", "unlearned_forget_accuracy": 0.0}
+    points = [{}, {"layer": "conv2", "epochs": 40}, {"layer": "conv2", "epochs": 20}, {"lr": 0.5}]
+    shares = [{"method": "distill", "unlearned_retain_accuracy": 0.9 - i / 10} for i in range(4)]
+    board = leaderboard(pd.DataFrame([common | share | point for share, point in zip(shares, points, strict=True)]))
+    assert board.index.names == ["model", "data", "method", "layer", "epochs", "lr"]
+    assert [index[3:] for index in board.index] == [
+        ("default", "default", "default"),
+        ("conv2", "40", "default"),
+        ("conv2", "20", "default"),
+        ("default", "default", "0.5"),
+    ]
+    assert board["n"].tolist() == [1, 1, 1, 1]
+    legend = plot_leaderboard(board, "unlearned_forget_accuracy", "title").axes[0].get_legend()
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ["distill", "distill, layer conv2, epochs 40", "distill, layer conv2, epochs 20", "distill, lr 0.5"]
 
 
 def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):

@@ -17,7 +17,7 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
         size = (max(7, 5.5 * len(groups)), 4.8)
         figure, axes = plt.subplots(1, len(groups), figsize=size, squeeze=False)
         for axis, ((model, data), rows) in zip(axes[0], groups, strict=True):
-            names = [" ".join(map(str, index[2:] if isinstance(index, tuple) else [index])) for index in rows.index]
+            names = [_name(dict(zip(rows.index.names, index, strict=True))) for index in rows.index]
             looks = looks_of(names)
             for name, (_, row) in zip(names, rows.iterrows(), strict=True):
                 style = {"fmt": looks[name].marker, "color": looks[name].colour, "ms": 9, "capsize": 4}
@@ -31,3 +31,9 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
             axis.legend(frameon=False, fontsize=11)
         figure.suptitle(title, fontsize=14)
     return figure
+
+
+def _name(setting: dict) -> str:
+    """A setting by its method and what it gives besides: `distill, epochs 40`."""
+    besides = [f"{name} {value}" for name, value in [*setting.items()][3:] if value != "default"]
+    return ", ".join([setting["method"], *besides])

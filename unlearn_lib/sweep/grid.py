@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import tomllib
 from pathlib import Path
 
@@ -45,20 +46,30 @@ def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
 def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -> pd.DataFrame:
     """Retain accuracy and a metric of every setting: means over forget sets, then mean and std over seeds.
 
-    Columns: RA, golden's RA, the metric, the std of each (`RA_std`), the number n of points; the best RA first.
+    Settings are model, data, method and every other key of the grid whose values differ; "default" stands where a point
+    gives none. Columns: RA, golden's RA, the metric, the std of each (`RA_std`), the number n of points; the best RA
+    first.
     Raises UserError for a metric that is no column of numbers.
     """
     if metric not in rows or not pd.api.types.is_numeric_dtype(rows[metric]):
         known = [name for name in rows.select_dtypes("number") if "_" in name]
         raise UserError(f"metric: {metric!r} given; accepted: {', '.join(known)}")
     good = rows[rows["status"] != "failed"].copy()
-    settings = ["model", "data", "method", *(n for n in good if n in KEYS - {*NAMED} and good[n].nunique() > 1)]
+    others = [name for name in good if name in KEYS - {*NAMED}]
+    good[others] = good[others].map(_setting)
+    settings = ["model", "data", "method", *(name for name in others if good[name].nunique() > 1)]
     wanted = {"RA": "unlearned_retain_accuracy", "golden": "golden_retain_accuracy", metric: metric}
     wanted = {name: column for name, column in wanted.items() if column in good}
-    groups = good.groupby([*settings, "seed"], dropna=False)
+    groups = good.groupby([*settings, "seed"])
     seeds = pd.DataFrame({name: groups[column].mean() for name, column in wanted.items()}).groupby(settings)
-    board = seeds.mean().join(seeds.std().add_suffix("_std")).assign(n=good.groupby(settings, dropna=False).size())
+    board = seeds.mean().join(seeds.std().add_suffix("_std")).assign(n=good.groupby(settings).size())
     return board.sort_values("RA", ascending=False)
+
+
+def _setting(value: object) -> object:
+    if isinstance(value, float):  # also whole numbers, where others of the column are missing
+        return "default" if math.isnan(value) else str(int(value) if value.is_integer() else value)
+    return "default" if value is None else value
 
 
 def save_rows(rows: pd.DataFrame, path: Path) -> list[Path]:
