@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
@@ -311,3 +312,11 @@ def test_hard_inputs_are_made_once_for_all_methods_and_anew_for_another_network_
         model.fc3.weight[0] += 0.1
     carry_over(model, masked, "fc3", [1], seed=1)
     assert len(asked) == 4
+
+
+def test_hard_inputs_of_one_network_at_two_sizes_are_not_taken_for_each_other():
+    tail = [nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), *tail)
+    for side in (8, 12):
+        net.input_shape = (1, side, side)
+        assert carrying._asked(net, "2", [1], seed=0)[0].shape[1:] == (4, side, side)

@@ -45,8 +45,8 @@ def carry_over(
 
 def _asked(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[torch.Tensor]:
     """`held_out`, made once for all that have unlearned the same classes of a network."""
-    network = str(model), model.state_dict(), getattr(model, "input_range", None), str(device_of(model))
-    key = digest(*network, layer, forget, seed)
+    taken = [getattr(model, name, None) for name in ("input_shape", "input_range")]
+    key = digest(str(model), model.state_dict(), *taken, device_of(model), layer, forget, seed)
     made = _made.get(key)
     if made is None:
         made = held_out(model, layer, forget, seed)
