@@ -276,6 +276,15 @@ def test_what_memory_gives_deepinversion_is_part_of_what_it_made(tmp_path):
     assert not torch.equal(wide.x, narrow.x)
 
 
+def test_what_memory_gives_drawn_pictures_is_part_of_the_run_that_was_unlearned_with_them(lab):
+    numbers = {"layer": "fc3", "samples": 3, "recipe": "drawn", "epochs": 1, "version": "memory"}
+    lab.unlearn(**numbers)
+    narrow = dataclasses.replace(lab, memory=0.5)
+    with pytest.raises(UserError, match="memory: 0.5 given, but .* was made with 512.0"):
+        narrow.unlearn(**numbers)
+    assert lab.unlearn("mask").path == narrow.unlearn("mask").path  # the same, whatever the memory
+
+
 def test_a_run_of_the_older_format_is_recognised(lab, runs, unlearned):
     old = runs / "lenet5-digits-s0-old"
     shutil.copytree(lab.original().path, old)

@@ -105,6 +105,13 @@ def test_a_run_of_the_shell_with_the_same_arguments_is_a_point_that_is_there(tmp
     assert run_sweep(grid, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)["status"].tolist() == ["there"]
 
 
+def test_points_of_other_memory_for_their_impressions_are_other_runs(swept, client):
+    grid = GRID | {"seed": [0], "forget": [[0]], "method": ["neggrad+"], "recipe": ["drawn"], "memory": [0.5, 512]}
+    rows = run_sweep(grid, client=client, runs_root=swept[0])
+    assert set(rows["status"]) == {"made"} and rows["run"].nunique() == 2
+    assert sum("golden" not in name and "unlearned" not in name for name in run_names(swept[0])) <= 3  # no training
+
+
 def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swept, client):
     grid = GRID | {"method": ["mask", "nonsense"], "seed": [0], "forget": [[0], [77]]}
     rows = run_sweep(grid, client=client, runs_root=swept[0])

@@ -42,6 +42,8 @@ from unlearn_lib.zeroshot import (
     unlearning_numbers,
 )
 
+BOUNDED = ("deepinversion", "drawn")  # recipes whose impressions are others with less memory
+
 
 def trained_run(lab, forget: list[int]) -> Run:
     """The original's run, or golden's where there are classes to leave out: found, or trained and evaluated."""
@@ -112,7 +114,7 @@ def impressions_of(
     path = run.path / f"impressions-{layer}-{recipe}.safetensors"
     asked = {"samples": samples, "recipe": recipe, "steps": steps, "seed": lab.seed}
     key = asked | {"model": run.fingerprint(), "version": RECIPE_VERSION, "input_range": list(model.input_range)}
-    key |= {"memory": lab.memory} if recipe == "deepinversion" else {}  # whose chunks share their statistics
+    key |= {"memory": lab.memory} if recipe in BOUNDED else {}
 
     def make() -> tuple[dict, dict]:
         made = make_impressions(model, layer, **asked, memory=round(lab.memory * 2**20), on_step=on_step)
@@ -170,6 +172,7 @@ def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, re
     arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
     arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
     arguments |= {"recipe_version": RECIPE_VERSION, "version": version, **numbers}
+    arguments |= {"memory": lab.memory} if recipe in BOUNDED else {}
     return arguments | {"original_run": original.name, "original_file": original.fingerprint()}
 
 

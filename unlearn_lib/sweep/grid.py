@@ -16,7 +16,7 @@ NAMED = ("model", "data", "forget", "method", "seed")  # stand in a run's name a
 NUMBERS = ("lr", "epochs", "batch_size", "forget_weight", "retain_weight")
 UNLEARNING = ("layer", "samples", "recipe", *NUMBERS)
 PLACE = {"device", "data_root", "runs_root", "version", "force"}  # the same for all points, given beside the grid
-SILENT = {"save_every", "memory"}  # change no network's bits
+SILENT = {"save_every", "memory"}  # change no training's bits
 TRAINING = {name for name, f in Experiment.__dataclass_fields__.items() if f.init} - PLACE - {"forget"}
 KEYS = TRAINING | {"forget", "method", *UNLEARNING}
 

@@ -114,7 +114,7 @@ def _check_choice(sweep: Sweep, key: str, chosen: str) -> None:
 
 def _choice(lab: Experiment, point: dict) -> tuple[str, dict, dict]:
     """Method, choices and numbers of a point's unlearning."""
-    code = _code(point, UNLEARNING)
+    code = _code(point, (*UNLEARNING, "memory"))  # which changes some impressions
     version = "-".join(filter(None, (lab.version, code)))
     choice = {"layer": point.get("layer"), "samples": point.get("samples", 100), "recipe": point.get("recipe")}
     numbers = {name: point[name] for name in NUMBERS if name in point}
