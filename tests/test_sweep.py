@@ -156,6 +156,25 @@ def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
     assert names == ["distill", "distill, layer conv2, epochs 40", "distill, layer conv2, epochs 20", "distill, lr 0.5"]
 
 
+def test_a_metric_that_one_seed_lacks_has_no_mean():
+    row = {"model": "lenet5", "data": "digits", "method": "mask", "status": "made", "unlearned_retain_accuracy": 1.0}
+    rows = pd.DataFrame([row | {"seed": 0, "relearn": 5.0}, row | {"seed": 1}])  # in no number of batches
+    assert leaderboard(rows, "relearn")["relearn"].isna().all()
+    assert leaderboard(rows, "relearn")["RA"].tolist() == [1.0]
+
+
+def test_settings_in_one_place_of_the_leaderboard_stand_side_by_side():
+    board = pd.DataFrame({"RA": [0.9, 0.9, 0.5], "RA_std": 0.01, "FA": 0.0, "FA_std": 0.0})
+    methods = [("lenet5", "digits", method) for method in ("mask", "distill", "neggrad+")]
+    board.index = pd.MultiIndex.from_tuples(methods, names=["model", "data", "method"])
+    figure = plot_leaderboard(board, "FA", "title")
+    figure.canvas.draw()
+    marks = [container.lines[0] for container in figure.axes[0].containers]
+    places = [mark.get_transform().transform(mark.get_xydata())[0] for mark in marks]
+    assert places[1][0] - places[0][0] == pytest.approx(14 * figure.dpi / 72)
+    assert places[2][0] == pytest.approx((places[0][0] + places[1][0]) / 2)
+
+
 def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
     (tmp_path / "mine.toml").write_text(
         'model = ["lenet5"]\ndata = ["digits"]\nforget = [[0]]\ntrain_epochs = [1]\nsamples = [10]\nseed = [0, 1]\n'

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from unlearn_lib.figures.style import LOOKS, STYLE, looks_of
 
@@ -11,6 +12,7 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
     """Retain accuracy over a metric, a point a setting, as `leaderboard` has them; a panel a model and data set.
 
     Bars are one standard deviation over seeds; the band is golden's retain accuracy, plus and minus one of its own.
+    Settings in the same place stand side by side.
     """
     groups = list(board.groupby(["model", "data"]))
     with plt.rc_context(STYLE):
@@ -19,14 +21,17 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
         for axis, ((model, data), rows) in zip(axes[0], groups, strict=True):
             names = [_name(dict(zip(rows.index.names, index, strict=True))) for index in rows.index]
             looks = looks_of(names)
-            for name, (_, row) in zip(names, rows.iterrows(), strict=True):
+            for name, aside, (_, row) in zip(names, _asides(rows[[metric, "RA"]]), rows.iterrows(), strict=True):
                 style = {"fmt": looks[name].marker, "color": looks[name].colour, "ms": 9, "capsize": 4}
                 style |= {"xerr": row[f"{metric}_std"], "yerr": 100 * row["RA_std"]}
+                style["transform"] = axis.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
                 axis.errorbar(row[metric], 100 * row["RA"], **style, label=name)
             if "golden" in rows and rows["golden"].notna().any():
                 middle, half = 100 * rows["golden"].mean(), 100 * rows["golden_std"].fillna(0).mean()
                 axis.axhline(middle, color=LOOKS["golden"].colour, ls="--", lw=1)
                 axis.axhspan(middle - half, middle + half, color=LOOKS["golden"].colour, alpha=0.2, label="golden")
+            if rows[metric].nunique() == 1:
+                axis.set_xticks(rows[metric].unique())
             axis.set(title=f"{model} on {data}", xlabel=metric.replace("_", " "), ylabel="retain accuracy, %")
             axis.legend(frameon=False, fontsize=11)
         figure.suptitle(title, fontsize=14)
@@ -37,3 +42,10 @@ def _name(setting: dict) -> str:
     """A setting by its method and what it gives besides: `distill, epochs 40`."""
     besides = [f"{name} {value}" for name, value in [*setting.items()][3:] if value != "default"]
     return ", ".join([setting["method"], *besides])
+
+
+def _asides(spots: pd.DataFrame) -> pd.Series:
+    """How far to the right, in points, each mark stands, so that those of one place are all seen."""
+    steps = (spots.max() - spots.min()).replace(0, 1) / 30
+    places = spots.groupby([*(spots / steps).round().to_numpy().T], dropna=False)
+    return 14 * (places.cumcount() - (places.transform("size") - 1) / 2)

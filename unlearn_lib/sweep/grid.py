@@ -48,7 +48,7 @@ def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -
 
     Settings are model, data, method and every other key of the grid whose values differ; "default" stands where a point
     gives none. Columns: RA, golden's RA, the metric, the std of each (`RA_std`), the number n of points; the best RA
-    first.
+    first. A metric that one of a setting's points lacks has no mean.
     Raises UserError for a metric that is no column of numbers.
     """
     if metric not in rows or not pd.api.types.is_numeric_dtype(rows[metric]):
@@ -61,8 +61,9 @@ def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -
     wanted = {"RA": "unlearned_retain_accuracy", "golden": "golden_retain_accuracy", metric: metric}
     wanted = {name: column for name, column in wanted.items() if column in good}
     groups = good.groupby([*settings, "seed"])
-    seeds = pd.DataFrame({name: groups[column].mean() for name, column in wanted.items()}).groupby(settings)
-    board = seeds.mean().join(seeds.std().add_suffix("_std")).assign(n=good.groupby(settings).size())
+    mean, std = (lambda values: values.mean(skipna=False)), (lambda values: values.std(skipna=False))
+    seeds = pd.DataFrame({name: groups[column].agg(mean) for name, column in wanted.items()}).groupby(settings)
+    board = seeds.agg(mean).join(seeds.agg(std).add_suffix("_std")).assign(n=good.groupby(settings).size())
     return board.sort_values("RA", ascending=False)
 
 
