@@ -124,7 +124,7 @@ def test_the_chart_shows_the_classes_or_the_confusions_in_one_place(comparison):
 
 
 def test_a_class_shows_the_pictures_that_changed_in_it(comparison):
-    assert "ant: 1 of 2 test pictures changed their answer, the first 1 below" in comparison.summary.value
+    assert "ant: 1 of 2 test pictures changed their answer, the first 1 under pictures" in comparison.summary.value
     comparison.label.value = 1
     assert "bee: 0 of 2 test pictures changed their answer." in comparison.summary.value
     assert comparison.pictures.layout.display == "none"

@@ -53,7 +53,7 @@ def framed(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
 
 def chart() -> w.Image:
     """The place of a chart, which is nowhere to be seen until `show` puts one there."""
-    return w.Image(format="png", layout=w.Layout(max_width="100%", height="auto", display="none"))
+    return w.Image(format="png", layout=w.Layout(max_width="100%", height="auto", margin="0", display="none"))
 
 
 def show(image: w.Image, figure: Figure) -> None:
@@ -89,8 +89,8 @@ def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0, dots: int = SH
     """A figure (which is closed) or a picture as PNG, a picture enlarged in whole steps to at least `side` pixels."""
     buffer = io.BytesIO()
     if isinstance(shown, Figure):
+        plt.close(shown)  # first, lest the notebook prints it, in its own size, while it is saved here
         shown.savefig(buffer, format="png", dpi=dots)
-        plt.close(shown)
     else:
         shown = Image.fromarray(shown if isinstance(shown, np.ndarray) else as_picture(shown))
         times = max(1, -(-side // shown.height))

@@ -13,11 +13,11 @@ from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per
 from unlearn_lib.networks import open_run, run_names
 from unlearn_lib.panels.base import LABELLED, beside, bold, chart, framed, mark, sentences, show
 
-SHOWN = 15  # changed pictures
+SHOWN = 12  # changed pictures
 
 
 class ComparisonPanel:
-    """Two saved runs side by side: per class or as confusions, and the test pictures whose answer changed.
+    """Two saved runs side by side: per class, as confusions, or the test pictures whose answer changed.
 
     answers(run) -> the run's answer to every test picture [N]; images and labels are those pictures and their classes;
     forget(run) -> the classes that it forgot; names() -> the runs that there are.
@@ -42,8 +42,10 @@ class ComparisonPanel:
         self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **wide)
         self.refresh = w.Button(description="Look for new runs", layout=w.Layout(width="auto", align_self="flex-start"))
         self.status, self.summary = w.HTML(), w.HTML()
-        self.view = w.ToggleButtons(options=["per class", "confusion"], style={"button_width": "auto"})
+        views = ["per class", "confusion", "pictures"] if len(classes) <= MANY else ["per class", "pictures"]
+        self.view = w.ToggleButtons(options=views, style={"button_width": "auto"})
         self.chart, self.pictures = chart(), chart()
+        self.shown = w.Stack([self.chart, self.pictures], selected_index=0)
         mark(self, "compare", "first second label refresh status summary view chart pictures")
         self._look()
         self.label.value = next(iter(self._forgotten()), 0)
@@ -52,8 +54,8 @@ class ComparisonPanel:
         self.label.observe(lambda change: self._moved(self.changed), "value")
         self.view.observe(lambda change: self._moved(self.draw), "value")
         self.refresh.on_click(lambda button: self._look())
-        controls = [self.first, self.second, self.refresh, self.status, self.label, self.summary, self.pictures]
-        rows = [beside(controls, [self.view, self.chart])]
+        controls = [self.refresh, self.status, self.label, self.summary]
+        rows = [self.first, self.second, beside(controls, [self.view, self.shown])]
         self.widget = framed(title, "two runs side by side", rows, font)
         self.compare()
 
@@ -81,7 +83,7 @@ class ComparisonPanel:
             self._compare()
 
     def _compare(self) -> None:
-        names = f"1: {self.first.value}", f"2: {self.second.value}"
+        names = "first run", "second run"
         forget = self._forgotten()
         given = [self._answers(name) for name in (self.first.value, self.second.value)]
         confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
@@ -101,34 +103,35 @@ class ComparisonPanel:
                 redraw()
 
     def draw(self) -> None:
-        """Show both runs' accuracy per class, or their confusions; of many classes how the accuracies are spread."""
+        """Show the view that is chosen: of many classes, `per class` is how the accuracies are spread."""
+        self.shown.selected_index = int(self.view.value == "pictures")
         forget = self._forgotten()
         if len(self.classes) > MANY:
-            self.view.layout.display = "none"
             figure = plot_histograms(self.blocks, forget, self.title)
         elif self.view.value == "confusion":
-            figure = plot_confusions(self.blocks, self.classes, self.title, width=4.7)
+            figure = plot_confusions(self.blocks, self.classes, self.title, width=3.1)
         else:
-            figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(7, 3.6))
+            figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(5.2, 3.0))
         show(self.chart, figure)
 
     def changed(self) -> None:
-        """Show the test pictures of the chosen class that changed their answer, with both answers."""
+        """Count the test pictures of the chosen class that changed their answer; `pictures` shows them, with both."""
         first, second = self.given
         of_class = self.labels == self.label.value
         found = (of_class & (first != second)).nonzero().flatten()
         shown = found[:SHOWN]
         self.summary.value = html.escape(
             f"{self.label.label}: {len(found):,} of {of_class.sum().item():,} test pictures changed their answer"
-            + (f", the first {len(shown)} below (first run → second run)." if len(found) else ".")
+            + (f", the first {len(shown)} under pictures (first run → second run)." if len(found) else ".")
         )
-        self.pictures.layout.display = "none"
-        if len(found):
+        if not len(found):
+            self.pictures.layout.display = "none"
+        else:
             pairs = zip(first[shown], second[shown], strict=True)
             gap = " → " if max(map(len, self.classes)) < 4 else " →\n"
             names = [f"{self.classes[a]}{gap}{self.classes[b]}" for a, b in pairs]
             title = f"{self.label.label}: changed answers"
-            show(self.pictures, plot_pictures(self.images[shown], names, title, columns=5))
+            show(self.pictures, plot_pictures(self.images[shown], names, title, columns=4))
 
     def _tell(self, sentence: str) -> None:
         self.status.value = bold(sentence)
