@@ -31,10 +31,13 @@ def row_of(widgets: list[w.Widget]) -> w.Box:
     return w.Box(widgets, layout=w.Layout(flex_flow="row wrap", min_width="0"))
 
 
-def beside(left: list[w.Widget], right: list[w.Widget]) -> w.Box:
-    """Two columns, the right one for what comes out; one under the other where the page is too narrow for both."""
+def beside(left: list[w.Widget], right: list[w.Widget], least: int = 18) -> w.Box:
+    """Two columns, the right one for what comes out; one under the other where the page is too narrow for both.
+
+    least: em that the left one needs.
+    """
     columns = [
-        w.VBox(left, layout=w.Layout(flex="1 1 18em", max_width="36em", min_width="0", padding="0 0.6em 0 0")),
+        w.VBox(left, layout=w.Layout(flex=f"1 1 {least}em", max_width="36em", min_width="0", padding="0 0.6em 0 0")),
         w.VBox(right, layout=w.Layout(flex="2.5 1 21em", min_width="0")),
     ]
     return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))

@@ -55,7 +55,7 @@ class ComparisonPanel:
         self.view.observe(lambda change: self._moved(self.draw), "value")
         self.refresh.on_click(lambda button: self._look())
         controls = [self.refresh, self.status, self.label, self.summary]
-        rows = [self.first, self.second, beside(controls, [self.view, self.shown])]
+        rows = [self.first, self.second, beside(controls, [self.view, self.shown], least=13)]
         self.widget = framed(title, "two runs side by side", rows, font)
         self.compare()
 
@@ -109,7 +109,7 @@ class ComparisonPanel:
         if len(self.classes) > MANY:
             figure = plot_histograms(self.blocks, forget, self.title)
         elif self.view.value == "confusion":
-            figure = plot_confusions(self.blocks, self.classes, self.title, width=3.1)
+            figure = plot_confusions(self.blocks, self.classes, self.title, width=3.6)
         else:
             figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(5.2, 3.0))
         show(self.chart, figure)
