@@ -1,12 +1,24 @@
 """Drawn pictures, and the student that learns from them with features that tell nothing of F."""
 
 import copy
+from collections import OrderedDict
 
 import pytest
 import torch
 from tiny import tiny_data, tiny_network
+from torch import nn
 
-from unlearn_lib import ZeroShotUnlearner, deep_layer, draw, evaluate, fit, make_impressions, mask, probe_forget
+from unlearn_lib import (
+    ZeroShotUnlearner,
+    deep_layer,
+    draw,
+    evaluate,
+    fit,
+    make_impressions,
+    make_model,
+    mask,
+    probe_forget,
+)
 from unlearn_lib.common import UserError
 from unlearn_lib.zeroshot import inner_layers
 from unlearn_lib.zeroshot.deep import codes_of, hinge_loss, lessons, pull_loss, renewed
@@ -135,6 +147,35 @@ def test_deep_begins_three_layers_from_the_end_and_never_at_the_head(net, drawn)
     head = make_impressions(net, "head", samples=2)
     with pytest.raises(UserError, match="deep works before the head"):
         ZeroShotUnlearner(net, head, FORGET, method="deep")
+
+
+class OwnLinear(nn.Linear):
+    """As timm has its own: not of torch.nn, so that its operations are traced."""
+
+
+class OwnNorm(nn.BatchNorm1d):
+    """The same for a norm."""
+
+
+def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
+    parts = {"conv": nn.Conv2d(1, 4, 3), "flat": nn.Flatten(), "hidden": OwnLinear(144, 9, bias=False)}
+    net = nn.Sequential(OrderedDict(parts | {"norm": OwnNorm(9), "act": nn.ReLU(), "head": OwnLinear(9, 3)})).eval()
+    net.input_shape, x = (1, 8, 8), torch.rand(20, 144)
+    for tensor in (net.norm.weight.data, net.norm.running_var):
+        tensor += 1
+    old, new = net.state_dict(), renewed(net, "hidden").state_dict()
+    same = {name for name in old if torch.equal(old[name], new[name])}
+    assert same - {"norm.bias", "norm.running_mean", "norm.num_batches_tracked"} == {"conv.weight", "conv.bias"}
+    assert inner_layers(net, "hidden") == ["head"]
+    code, _ = codes_of(net, "hidden", x, torch.tensor([False, True, False]))["head"]
+    assert code.shape == (3, 9)
+
+
+def test_attention_is_made_anew():
+    net = make_model("vit_b_16", 3, size=16).eval()
+    student = renewed(net, "conv_proj", 1)
+    kept = {name for name, p in net.named_parameters() if p.dim() > 1 and torch.equal(p, student.get_parameter(name))}
+    assert kept == {"class_token", "encoder.pos_embedding"}  # no layer knows how to make these
 
 
 def test_a_student_starts_from_its_seed(net, drawn):

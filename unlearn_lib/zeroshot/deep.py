@@ -26,7 +26,7 @@ import copy
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
@@ -62,15 +62,17 @@ def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
     """A copy of the model with all from `layer` on made anew, from the seed; what is before keeps its bits."""
     student = copy.deepcopy(plain(model)).eval().requires_grad_(False)
     _, tail = split(student, layer)
+    inside = set(tail.parameters())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for part in tail.modules():
+        for name, _ in tail.named_modules():
+            part = student.get_submodule(name)  # in the tail, what is traced is a shell with its parameters
             if isinstance(getattr(part, "weight", None), nn.Parameter) and part.weight.dim() > 1:
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
                 if part.bias is not None:
                     nn.init.zeros_(part.bias)
-            elif hasattr(part, "reset_parameters"):
-                part.reset_parameters()
+            elif inside.issuperset(part.parameters()):  # attention's name has an underscore
+                getattr(part, "reset_parameters", getattr(part, "_reset_parameters", lambda: None))()
     for parameter in tail.parameters():
         parameter.requires_grad_(True)
     return student
@@ -83,7 +85,7 @@ def codes_of(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor
     """
     _, tail = split(model, layer)
     with torch.no_grad():
-        _, features = watched(tail, x[:LENGTH], inner_layers(model, layer))
+        _, features = watched(tail, inner_layers(model, layer))(x[:LENGTH])
     retain, codes = (~forget).nonzero()[:, 0].tolist(), {}
     for name, h in features.items():
         h = h.flatten(1).float()
@@ -94,18 +96,18 @@ def codes_of(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor
     return codes
 
 
-def watched(tail: nn.Module, x: torch.Tensor, layers: Collection[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The tail's logits for x, and what enters each of `layers`."""
-    seen: dict[str, torch.Tensor] = {}
-    hooks = []
-    for name in layers:
-        part = tail.get_submodule(name)
-        hooks.append(part.register_forward_pre_hook(lambda module, inputs, name=name: seen.update({name: inputs[0]})))
-    try:
-        return tail(x), seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+def watched(tail: fx.GraphModule, layers: Collection[str]) -> fx.GraphModule:
+    """The tail as a network that gives its logits and, by name, what enters each of `layers`."""
+    graph, copies = fx.Graph(), {}
+    z = graph.graph_copy(tail.graph, copies)
+    graph.output((z, {name: copies[_entering(tail.graph, name)] for name in layers}))
+    return fx.GraphModule(tail, graph)
+
+
+def _entering(graph: fx.Graph, layer: str) -> fx.Node:
+    """The value that enters a layer, also one whose own operations are traced, which no hook would see."""
+    nodes = [n for n in graph.nodes if n.target == layer or layer in n.meta.get("nn_module_stack", ())]
+    return next(source for node in nodes for source in node.all_input_nodes if source.op != "get_attr")
 
 
 def pull_loss(
@@ -142,7 +144,7 @@ def lessons(
     """
     (_, teacher), (_, tail), device = split(model, layer), split(student, layer), device_of(model)
     codes = codes_of(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget)
-    generator = torch.Generator().manual_seed(seed)
+    generator, seen = torch.Generator().manual_seed(seed), watched(tail, codes)
     with torch.no_grad():
         answers = torch.cat([teacher(part.to(device)).argmax(1).cpu() for part in x.split(500)])
     chances = answers.bincount().clamp_min(1).double().rsqrt()[answers]
@@ -154,7 +156,7 @@ def lessons(
         sums = torch.zeros(2)
         for index in torch.multinomial(chances, steps * batch_size, True, generator=generator).view(steps, -1):
             inputs = mixed(x[index], generator).to(device)
-            forget_loss, retain_loss = lesson(teacher, tail, inputs, forget, codes, floor)
+            forget_loss, retain_loss = lesson(teacher, seen, inputs, forget, codes, floor)
             optimiser.zero_grad()
             (forget_weight * forget_loss + retain_weight * retain_loss).backward()
             optimiser.step()
@@ -164,13 +166,13 @@ def lessons(
 
 
 def lesson(
-    teacher: nn.Module, tail: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
+    teacher: nn.Module, student: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The terms of w_f and of w_r for a batch x; the last of the codes' layers is the head."""
+    """The terms of w_f and of w_r for a batch x and a student that is `watched`; the codes' last layer is the head."""
     with fast_arithmetic(x.device):
         with torch.no_grad():
             z0 = teacher(x).float()
-        z, features = watched(tail, x, codes)
+        z, features = student(x)
     log_q = z0.masked_fill(forget, -torch.inf).log_softmax(1)
     q, mass, z = log_q.exp(), z0.softmax(1)[:, forget].sum(1), z.float()
     retain_loss = (q * (log_q - z.log_softmax(1))).masked_fill(forget, 0).sum(1).mean()
