@@ -20,7 +20,7 @@ from unlearn_lib import (
     probe_forget,
 )
 from unlearn_lib.common import UserError
-from unlearn_lib.zeroshot import inner_layers
+from unlearn_lib.zeroshot import Impressions, inner_layers
 from unlearn_lib.zeroshot.deep import codes_of, hinge_loss, lessons, pull_loss, renewed
 
 FORGET = [1]
@@ -171,11 +171,16 @@ def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
     assert code.shape == (3, 9)
 
 
-def test_attention_is_made_anew():
+def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
     net = make_model("vit_b_16", 3, size=16).eval()
     student = renewed(net, "conv_proj", 1)
     kept = {name for name, p in net.named_parameters() if p.dim() > 1 and torch.equal(p, student.get_parameter(name))}
-    assert kept == {"class_token", "encoder.pos_embedding"}  # no layer knows how to make these
+    assert kept == {"class_token", "encoder.pos_embedding"}
+    x = Impressions("conv_proj", torch.rand(3, 3, 16, 16), torch.arange(3), "drawn", 0.0)
+    unlearner = ZeroShotUnlearner(net, x, FORGET, method="deep", epochs=1)
+    with caplog.at_level("INFO", "unlearn_lib"):
+        unlearner.unlearn()
+    assert "begins as it was: class_token, encoder.pos_embedding" in caplog.text
 
 
 def test_a_student_starts_from_its_seed(net, drawn):

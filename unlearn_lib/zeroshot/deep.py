@@ -59,7 +59,10 @@ def _weighty(model: nn.Module) -> list[str]:
 
 
 def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
-    """A copy of the model with all from `layer` on made anew, from the seed; what is before keeps its bits."""
+    """A copy of the model with all layers from `layer` on made anew, from the seed; what is before keeps its bits.
+
+    Parameters that belong to no layer (tokens, positions, scales of a branch) begin as they were.
+    """
     student = copy.deepcopy(plain(model)).eval().requires_grad_(False)
     _, tail = split(student, layer)
     inside = set(tail.parameters())
