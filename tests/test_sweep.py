@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from unlearn_lib import UserError, leaderboard, open_run, run_sweep
 from unlearn_lib.__main__ import main
 from unlearn_lib.figures import plot_leaderboard
-from unlearn_lib.networks import run_names
+from unlearn_lib.networks import amend_run, run_names
 from unlearn_lib.sweep import points_of
 from unlearn_lib.sweep.cluster import _connected
 
@@ -110,6 +110,20 @@ def test_points_of_other_memory_for_their_impressions_are_other_runs(swept, clie
     rows = run_sweep(grid, client=client, runs_root=swept[0])
     assert set(rows["status"]) == {"made"} and rows["run"].nunique() == 2
     assert sum("golden" not in name and "unlearned" not in name for name in run_names(swept[0])) <= 3  # no training
+
+
+def test_a_point_whose_audit_has_not_all_seeds_of_the_grid_is_audited_anew(swept, client, monkeypatch):
+    asked = []
+
+    def audit_run(lab, run, seeds):
+        asked.append(seeds)
+        return amend_run(run, run.metrics | {"audit": {"seeds": seeds}})
+
+    monkeypatch.setattr("unlearn_lib.sweep.points.audit_run", audit_run)
+    grid = GRID | {"forget": [[0]], "method": ["mask"]}
+    for seeds in ([0], [0, 1], [0, 1], [0]):
+        run_sweep(grid | {"seed": seeds}, client=client, runs_root=swept[0], audit=True)
+    assert asked == [[0], [0, 1], [0, 1]]  # the first point, then both; what has more than is asked for is there
 
 
 def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swept, client):

@@ -50,13 +50,14 @@ def run_sweep(
     place["data_root"] = data_root and str(Path(data_root).expanduser().resolve())
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     sweep = Sweep(tuple(place.items()), audit, threads, name=uuid.uuid4().hex)
-    rows = {i: row for i, point in enumerate(points) if (row := row_of(sweep, point))}
+    bands = [seeds_of(point, points) if audit else [point.get("seed", 0)] for point in points]
+    rows = {i: row for i, point in enumerate(points) if (row := row_of(sweep, point, bands[i]))}
     missing = [i for i in range(len(points)) if i not in rows]
     log.info("sweep: %d points, %d of them there already", len(points), len(rows))
     if missing:
         workers = min(workers or os.cpu_count() or 1, len(missing))
         with _connected(client, scheduler, workers) as client:
-            rows |= _computed(sweep, client, points, missing)
+            rows |= _computed(sweep, client, points, bands, missing)
     if failed := sum(row["status"] == "failed" for row in rows.values()):
         log.warning("sweep: %d of %d points failed; the column `error` says why", failed, len(points))
     forget_labs()
@@ -77,7 +78,7 @@ def sweep_step(args: Namespace, draw: Callable) -> None:
     print(rows.to_json(orient="records") if args.json else f"\n{board.to_string(float_format='{:.4f}'.format)}")
 
 
-def _computed(sweep: Sweep, client, points: list[dict], missing: list[int]) -> dict[int, dict]:
+def _computed(sweep: Sweep, client, points: list[dict], bands: list[list[int]], missing: list[int]) -> dict[int, dict]:
     """The rows of the points that are not there: shared trainings first, and once, then all that needs them."""
     from distributed import as_completed
     from distributed.comm import get_address_host
@@ -98,10 +99,9 @@ def _computed(sweep: Sweep, client, points: list[dict], missing: list[int]) -> d
         return trained.get(key)
 
     for i in missing:
-        seeds = seeds_of(points[i], points) if sweep.audit else [points[i].get("seed", 0)]
-        needed = [training(kind, points[i], seed) for kind in ("original", "golden") for seed in seeds]
+        needed = [training(kind, points[i], seed) for kind in ("original", "golden") for seed in bands[i]]
         numbers = {"key": f"point-{i}-{sweep.name}", "pure": False}
-        futures[client.submit(_point, sweep, points[i], seeds, *filter(None, needed), **numbers)] = i
+        futures[client.submit(_point, sweep, points[i], bands[i], *filter(None, needed), **numbers)] = i
     log.info("sweep: %d trainings, %d points; dashboard: %s", len(trained), len(missing), client.dashboard_link)
     done = as_completed([*trained.values(), *futures], loop=client.loop)
     for future in progress(done, "sweep", len(trained) + len(futures)):
@@ -165,4 +165,4 @@ def _point(sweep: Sweep, point: dict, seeds: list[int], *troubles: str | None) -
     if trouble := next(filter(None, troubles), None):
         return failed_row(point, trouble)
     with _at_work(sweep):
-        return row_of(sweep, point, seeds)
+        return row_of(sweep, point, seeds, make=True)

@@ -59,19 +59,19 @@ def train(sweep: Sweep, key: str) -> str | None:
         return _sentence(error)
 
 
-def row_of(sweep: Sweep, point: dict, seeds: list[int] | None = None) -> dict | None:
-    """The row of a point: of the run that is there, or (seeds: golden's band) made; None where neither is."""
+def row_of(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -> dict | None:
+    """The row of a point, audited with a band of `seeds`: of the run that is there, or made; None where neither is."""
     try:
         lab = _lab(sweep, training_key(point, point["forget"]))
-        if seeds is None:
+        if not make:
             run, status = _found(sweep, point), "there"
-            if run is None or (sweep.audit and run.metrics["audit"] is None):
+            if run is None or not _is_audited(sweep, run, seeds):
                 _check(sweep, lab, point)
                 return None
         else:
             method, choice, numbers = _choice(lab, point)
             run, status = lab.unlearn(method, **choice, **numbers), "made"
-            if sweep.audit and run.metrics["audit"] is None:
+            if not _is_audited(sweep, run, seeds):
                 run = audit_run(lab, run, seeds=seeds)
         facts = {"run": run.name, "status": status, "error": None, **_flat(run.metrics)}
         return _told(point) | facts
@@ -96,6 +96,12 @@ def _found(sweep: Sweep, point: dict) -> Run | None:
         return run
     beside = run.metrics["golden"]
     return run if beside and beside["confusion"] == golden.metrics["golden"]["confusion"] else None
+
+
+def _is_audited(sweep: Sweep, run: Run, seeds: list[int]) -> bool:
+    """Whether the run has the audit that is asked for, with a band of all these seeds."""
+    audit = run.metrics["audit"]
+    return not sweep.audit or (audit is not None and {*seeds} <= {*audit["seeds"]})
 
 
 def _check(sweep: Sweep, lab: Experiment, point: dict) -> None:
