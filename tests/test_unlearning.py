@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
+from unlearn_lib.common import UserError
 from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence, carrying
 from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
@@ -320,3 +321,12 @@ def test_hard_inputs_of_one_network_at_two_sizes_are_not_taken_for_each_other():
     for side in (8, 12):
         net.input_shape = (1, side, side)
         assert carrying._asked(net, "2", [1], seed=0)[0].shape[1:] == (4, side, side)
+
+
+def test_weights_that_are_used_before_and_behind_the_layer_are_refused():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    net.input_shape, net[3].weight = (1, 2, 4), net[1].weight
+    at_head, inside = (make_impressions(net, layer, samples=2) for layer in ("5", "3"))
+    ZeroShotUnlearner(net, at_head, [1])
+    with pytest.raises(UserError, match="layer: '3' given, but some weights are used before and behind it"):
+        ZeroShotUnlearner(net, inside, [1])

@@ -17,7 +17,7 @@ from unlearn_lib.networks.runs import (
     runs_root,
 )
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.splitting import at_pixels, find_head, layer_shape, split, splittable_layers
+from unlearn_lib.networks.splitting import at_pixels, find_head, layer_shape, shares_weights, split, splittable_layers
 from unlearn_lib.networks.tracing import trace, traced_once
 from unlearn_lib.networks.weights import apply_weights, framing_of, is_file, load_state, outputs_of, read_weights
 from unlearn_lib.networks.writing import amend_run, write_run

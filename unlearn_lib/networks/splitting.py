@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from unlearn_lib.common import UserError
 from unlearn_lib.networks.probing import dry_run, plain
-from unlearn_lib.networks.tracing import asks_size, contents, trace, values, varies
+from unlearn_lib.networks.tracing import UNTIL, asks_size, contents, trace, values, varies
 
 REFORMERS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
 
@@ -39,6 +39,12 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
         copies[node] = body.node_copy(node, copies.__getitem__)
     body.output(copies[crossing])
     return fx.GraphModule(traced, body), fx.GraphModule(traced, _tail(model, traced, at, crossing))
+
+
+def shares_weights(model: nn.Module, layer: str) -> bool:
+    """Whether weights at work before `layer` are at work from it on too. Raises UserError where `split` does."""
+    body, tail = split(model, layer)
+    return not hasattr(body, UNTIL) and not {*body.parameters()}.isdisjoint(tail.parameters())
 
 
 def find_cut(model: nn.Module, layer: str) -> tuple[fx.GraphModule, int, fx.Node]:

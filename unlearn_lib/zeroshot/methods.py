@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, as_number, check_classes, check_positive
-from unlearn_lib.networks import find_head, plain, split, traced_once
+from unlearn_lib.networks import find_head, plain, shares_weights, traced_once
 from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
 from unlearn_lib.zeroshot.impressions import check_impressions
 
@@ -144,7 +144,10 @@ def check_method(model: nn.Module, method: str, layer: str) -> None:
     """Raise UserError for a method that there is not, or that does not work at `layer`."""
     if method not in METHODS:
         raise UserError(f"method: {method!r} given; {', '.join(METHODS)} are accepted")
-    split(model, layer)
+    if shares_weights(model, layer):
+        raise UserError(
+            f"layer: {layer!r} given, but some weights are used before and behind it; one where none are is accepted"
+        )
     if method == "mask":
         find_head(model)
     if method == "deep" and not inner_layers(model, layer):
