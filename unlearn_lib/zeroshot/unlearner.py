@@ -113,8 +113,8 @@ class ZeroShotUnlearner:
         )
         teacher = copy.deepcopy(plain(self.model)).eval().requires_grad_(False)
         trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad and p.dim() > 1]
-        if kept := [name for name, p in trained if torch.equal(p, teacher.get_parameter(name))]:
-            log.info("deep: no layer knows how to make anew, and so begins as it was: %s", listed(kept))
+        if same := [name for name, p in trained if torch.equal(p, teacher.get_parameter(name))]:
+            log.info("deep: no layer knows how to make anew, and so begins as it was: %s", listed(same))
         forget = torch.zeros(dry_run(teacher, teacher).shape[1], dtype=torch.bool, device=device_of(teacher))
         forget[self.forget] = True
         return lessons(teacher, student, self.layer, self.impressions.x, forget, **numbers)
