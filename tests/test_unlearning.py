@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from unlearn_lib import ZeroShotUnlearner, distill_loss, evaluate, make_impressions, make_model, mask, retain_mass_loss
 from unlearn_lib.common import UserError
+from unlearn_lib.networks import shares_weights
 from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence, carrying
 from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
@@ -330,3 +331,8 @@ def test_weights_that_are_used_before_and_behind_the_layer_are_refused():
     ZeroShotUnlearner(net, at_head, [1])
     with pytest.raises(UserError, match="layer: '3' given, but some weights are used before and behind it"):
         ZeroShotUnlearner(net, inside, [1])
+
+
+def test_a_scale_that_is_looked_up_before_the_layer_is_none_of_its_weights():
+    net = make_model("convnext_tiny", 3, size=32).eval()  # x + layer_scale * block(x)
+    assert not shares_weights(net, "features.5.2.block")
