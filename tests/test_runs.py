@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Experiment, Split, UserError, evaluate, fit, make_model, open_run, runs_root, store
+from unlearn_lib.networks import amend_run
 from unlearn_lib.networks.runs import class_code, load_weights, run_name
 from unlearn_lib.store import load_tensors, save_tensors
 
@@ -126,6 +127,18 @@ def test_golden_joins_an_unlearned_run_when_it_is_trained_later(runs):
     run = lab.unlearn("mask")
     assert run.metrics["golden"]["forget_accuracy"] == golden.metrics["golden"]["forget_accuracy"] == 0
     assert open_run(runs, run.name).config["golden_run"] == golden.name
+
+
+def test_an_audit_goes_when_another_golden_network_takes_the_place_of_the_one_it_compared_with(runs):
+    lab = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="g")
+    lab.train()
+    run = lab.unlearn("mask")
+    amend_run(run, run.metrics | {"audit": {"probe": 1}})
+    golden = lab.golden()
+    assert lab.unlearn("mask").metrics["audit"] == {"probe": 1}  # golden joins, with which it was compared
+    answers = golden.metrics["golden"] | {"confusion": [row[::-1] for row in golden.metrics["golden"]["confusion"]]}
+    amend_run(golden, golden.metrics | {"golden": answers})
+    assert lab.unlearn("mask").metrics["audit"] is None
 
 
 def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(runs, monkeypatch):

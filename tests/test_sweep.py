@@ -48,6 +48,11 @@ def test_points_are_all_combinations_and_a_union_has_each_once(seeds, rates):
     assert {(p["seed"], p["lr"]) for p in points} == {(seed, rate) for seed in seeds for rate in rates}
 
 
+def test_the_same_classes_in_another_order_are_no_other_point():
+    points = points_of(GRID | {"forget": [[1, 2], [2, 1], ["2", "1"], [2, 3]], "seed": [0], "method": ["mask"]})
+    assert [point["forget"] for point in points] == [[1, 2], [2, 3]]
+
+
 @pytest.mark.parametrize(
     "change, sentence",
     [

@@ -6,8 +6,9 @@ import time
 
 import pytest
 import torch
+from tiny import tiny_data, tiny_network
 
-from unlearn_lib import Experiment, Split, fit, make_model, open_run
+from unlearn_lib import Experiment, Split, UserError, fit, make_model, open_run
 from unlearn_lib.__main__ import main
 from unlearn_lib.training import smooth_labels
 
@@ -140,6 +141,15 @@ def test_the_best_epoch_by_validation_is_kept(small_set, monkeypatch):
     fit(kept, dataclasses.replace(small_set, val=Split(small_set.val.images, labels)), epochs=3)
     assert torch.equal(weights(kept), seen[0])
     assert not torch.equal(weights(kept), weights(after_first))
+
+
+def test_pictures_one_at_a_time_train_a_network_without_batchnorm_and_are_refused_to_one_with_it():
+    data, net = tiny_data(train=10), tiny_network()
+    with pytest.raises(UserError, match="batch_size: 1 given; BatchNorm needs 2 a process, 2 in all"):
+        fit(net, data, epochs=1, batch_size=1)
+    del net.norm
+    losses = fit(net, data, epochs=3, lr=1e-3, batch_size=1)["train_loss"]
+    assert losses[-1] < losses[0]
 
 
 def test_the_history_has_one_value_an_epoch_and_the_loss_falls(small_set):

@@ -211,7 +211,9 @@ def with_golden(lab, run: Run) -> Run:
     metrics, golden_run = run.metrics, golden and golden.name
     if metrics["golden"] != block or run.config["golden_run"] != golden_run:
         seconds = metrics["seconds"] | {"golden": golden and golden.metrics["seconds"]["golden"]}
-        run = amend_run(run, metrics | {"golden": block, "seconds": seconds}, golden_run=golden_run)
+        other = metrics["golden"] not in (None, block)  # than that with which the audit compares
+        audit = None if other else metrics["audit"]
+        run = amend_run(run, metrics | {"golden": block, "seconds": seconds, "audit": audit}, golden_run=golden_run)
     return run
 
 

@@ -44,9 +44,11 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
 def shares_weights(model: nn.Module, layer: str) -> bool:
     """Whether weights at work before `layer` are at work from it on too. Raises UserError where `split` does."""
     body, tail = split(model, layer)
+    behind = {*tail.parameters()}
+    if hasattr(body, UNTIL) or behind.isdisjoint(body.parameters()):
+        return False
     body.graph.eliminate_dead_code()  # what is looked up before the layer, and used behind it alone
-    body = fx.GraphModule(body, body.graph)
-    return not hasattr(body, UNTIL) and not {*body.parameters()}.isdisjoint(tail.parameters())
+    return not behind.isdisjoint(fx.GraphModule(body, body.graph).parameters())
 
 
 def find_cut(model: nn.Module, layer: str) -> tuple[fx.GraphModule, int, fx.Node]:

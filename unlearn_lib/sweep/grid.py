@@ -40,7 +40,11 @@ def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
         if absent := [name for name in ("model", "data", "forget") if name not in lists]:
             raise UserError(f"grid: no {absent[0]} given; model, data and forget are needed")
         points += [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
-    return list({json.dumps(point, sort_keys=True, default=list): point for point in points}.values())
+    one = {}
+    for point in points:  # the same classes in another order make the same point
+        alike = point | {"forget": sorted(map(str, point["forget"]))}
+        one.setdefault(json.dumps(alike, sort_keys=True, default=list), point)
+    return list(one.values())
 
 
 def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -> pd.DataFrame:

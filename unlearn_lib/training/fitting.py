@@ -13,7 +13,7 @@ from unlearn_lib.data import Data
 from unlearn_lib.networks import load_state
 from unlearn_lib.store import digest, kept
 from unlearn_lib.team import team
-from unlearn_lib.training.loop import Training
+from unlearn_lib.training.loop import Training, least_batch
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -59,6 +59,10 @@ def fit(
     key |= {"precision": precision} if precision else {}
     if (crew := team()).size > 1:
         key["processes"] = crew.size  # which sum in another order
+    if (least := least_batch(model)) > 1 and batch_size < least * crew.size:
+        raise UserError(
+            f"batch_size: {batch_size} given; BatchNorm needs {least} a process, {least * crew.size} in all"
+        )
     found = None if checkpoint is None else kept(checkpoint, key, strict=True)
     task = crew.share((model, data, key, device, found))  # the first process's
     history = _fit(*task, None if crew.rank else checkpoint, save_every)

@@ -33,6 +33,7 @@ class Training:
         self.parameters = parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise UserError("model: none of its parameters requires a gradient; one that can be trained is accepted")
+        self.least = least_batch(self.model)
         large = sum(parameter.numel() for parameter in parameters) > 5_000_000  # there the update is what costs
         self.optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=large or None)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, lr, total_steps=steps)
@@ -63,8 +64,7 @@ class Training:
         for batch in order.split(batch_size):
             index = batch[self.crew.rank :: self.crew.size]
             images, labels = train.batch(index.to(device))
-            alone = len(labels) < min(2, len(train))  # BatchNorm has no statistics of one picture
-            count = 0 if alone else len(labels)
+            count = len(labels) if len(labels) >= min(self.least, len(train)) else 0
             whole = count if self.crew.size == 1 else self.crew.total(torch.tensor(count)).item()
             if not whole:
                 continue
@@ -138,6 +138,11 @@ class Training:
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
         self.history, self.best = facts["history"], parts["best"]
+
+
+def least_batch(model: nn.Module) -> int:
+    """How many pictures a process needs at a time: two with BatchNorm, which has no statistics of one."""
+    return 2 if any("running_mean" in name for name, _ in model.named_buffers()) else 1
 
 
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
