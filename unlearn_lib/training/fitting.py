@@ -13,7 +13,7 @@ from unlearn_lib.data import Data
 from unlearn_lib.networks import load_state
 from unlearn_lib.store import digest, kept
 from unlearn_lib.team import team
-from unlearn_lib.training.loop import Training, least_batch
+from unlearn_lib.training.loop import Training, check_batch
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -55,14 +55,10 @@ def fit(
         raise UserError(f"data: {data.name} has no pictures of the classes to train on")
     key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
     key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
-    key |= {"network": digest(str(model), model.state_dict())}
-    key |= {"precision": precision} if precision else {}
+    key |= {"network": digest(str(model), model.state_dict())} | ({"precision": precision} if precision else {})
     if (crew := team()).size > 1:
         key["processes"] = crew.size  # which sum in another order
-    if (least := least_batch(model)) > 1 and batch_size < least * crew.size:
-        raise UserError(
-            f"batch_size: {batch_size} given; BatchNorm needs {least} a process, {least * crew.size} in all"
-        )
+    check_batch(model, batch_size, crew.size)
     found = None if checkpoint is None else kept(checkpoint, key, strict=True)
     task = crew.share((model, data, key, device, found))  # the first process's
     history = _fit(*task, None if crew.rank else checkpoint, save_every)

@@ -145,6 +145,14 @@ def least_batch(model: nn.Module) -> int:
     return 2 if any("running_mean" in name for name, _ in model.named_buffers()) else 1
 
 
+def check_batch(model: nn.Module, batch_size: int, processes: int) -> None:
+    """Raise UserError for a batch of which no process would get enough pictures."""
+    if (least := least_batch(model)) > 1 and batch_size < least * processes:
+        raise UserError(
+            f"batch_size: {batch_size} given; BatchNorm needs {least} a process, {least * processes} in all"
+        )
+
+
 def _mirror_and_shift(images: torch.Tensor) -> torch.Tensor:
     """Each picture mirrored or not, and the batch moved by up to two pixels, its border repeated."""
     mirrored = (torch.rand(len(images), device=images.device) < 0.5)[:, None, None, None]
