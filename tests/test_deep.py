@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import tiny_data, tiny_network
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from unlearn_lib import (
     ZeroShotUnlearner,
@@ -15,7 +16,6 @@ from unlearn_lib import (
     evaluate,
     fit,
     make_impressions,
-    make_model,
     mask,
     probe_forget,
 )
@@ -172,7 +172,8 @@ def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
 
 
 def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
-    net = make_model("vit_b_16", 3, size=16).eval()
+    net = VisionTransformer(16, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=32, num_classes=3).eval()
+    net.input_shape = (3, 16, 16)
     student = renewed(net, "conv_proj", 1)
     kept = {name for name, p in net.named_parameters() if p.dim() > 1 and torch.equal(p, student.get_parameter(name))}
     assert kept == {"class_token", "encoder.pos_embedding"}
