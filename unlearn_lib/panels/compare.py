@@ -105,6 +105,8 @@ class ComparisonPanel:
     def draw(self) -> None:
         """Show the view that is chosen: of many classes, `per class` is how the accuracies are spread."""
         self.shown.selected_index = int(self.view.value == "pictures")
+        if self.view.value == "pictures":  # which `changed` has drawn
+            return
         forget = self._forgotten()
         if len(self.classes) > MANY:
             figure = plot_histograms(self.blocks, forget, self.title)

@@ -48,9 +48,8 @@ class LabPanel:
         self.result.value = ""
         with sentences(self._tell, "Not shown"):
             row = self.grid.loc[self.chosen()]
-            self.summary.value = bold(
-                f"Computed before: forget accuracy {100 * row['FA']:.1f} %, retain accuracy {100 * row['RA']:.1f} %."
-            )
+            fa, ra = _percent(row["FA"]), _percent(row["RA"])
+            self.summary.value = bold(f"Computed before: forget accuracy {fa}, retain accuracy {ra}.")
             show(self.picture, plot_lab(self.grid, self.title, self.chosen()))
 
     def run_live(self) -> None:

@@ -63,16 +63,16 @@ def row_of(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -
     """The row of a point, audited with a band of `seeds`: of the run that is there, or made; None where neither is."""
     try:
         lab = _lab(sweep, training_key(point, point["forget"]))
-        if not make:
-            run, status = _found(sweep, point), "there"
-            if run is None or not _is_audited(sweep, run, seeds):
-                _check(sweep, lab, point)
-                return None
-        else:
+        if make:
             method, choice, numbers = _choice(lab, point)
             run, status = lab.unlearn(method, **choice, **numbers), "made"
             if not _is_audited(sweep, run, seeds):
                 run = audit_run(lab, run, seeds=seeds)
+        else:
+            run, status = _found(sweep, point), "there"
+            if run is None or not _is_audited(sweep, run, seeds):
+                _check(sweep, lab, point)
+                return None
         facts = {"run": run.name, "status": status, "error": None, **_flat(run.metrics)}
         return _told(point) | facts
     except Exception as error:  # whatever it is, the other points go on
@@ -100,7 +100,7 @@ def _found(sweep: Sweep, point: dict) -> Run | None:
 
 def _is_audited(sweep: Sweep, run: Run, seeds: list[int]) -> bool:
     """Whether the run has the audit that is asked for, with a band of all these seeds."""
-    audit = run.metrics["audit"]
+    audit = run.metrics["audit"] if sweep.audit else None
     return not sweep.audit or (audit is not None and {*seeds} <= {*audit["seeds"]})
 
 
