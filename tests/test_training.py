@@ -7,9 +7,12 @@ import time
 import pytest
 import torch
 from tiny import tiny_data, tiny_network
+from torch import nn
+from torch.nn import functional as F
 
-from unlearn_lib import Experiment, Split, UserError, fit, make_model, open_run
+from unlearn_lib import Experiment, Split, UserError, fit, make_impressions, make_model, open_run, relearn_curve
 from unlearn_lib.__main__ import main
+from unlearn_lib.networks import layout_of
 from unlearn_lib.training import smooth_labels
 
 START = multiprocessing.get_context("fork")  # a real process without a second import of torch
@@ -168,3 +171,34 @@ def test_a_number_out_of_range_is_refused_before_any_work(small_set, argument):
     with pytest.raises(ValueError, match=next(iter(argument))):
         fit(model, small_set, **argument)
     assert torch.equal(weights(model), before)
+
+
+class Textbook(nn.Module):
+    """A network that flattens with `view`, which refuses pictures whose channels come last in memory."""
+
+    input_range = (0.0, 1.0)
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.input_shape = (channels, 8, 8)
+        self.conv, self.head = nn.Conv2d(channels, 8, 3, padding=1), nn.Linear(8 * 4 * 4, 4)
+
+    def forward(self, x):
+        return self.head(F.max_pool2d(F.relu(self.conv(x)), 2).view(-1, 8 * 4 * 4))
+
+
+def test_a_network_that_flattens_with_view_is_trained_and_learns_again():
+    model, data = Textbook(), tiny_data()
+    history = fit(model, data, forget=[1], epochs=4, lr=0.02, batch_size=32)
+    assert history["val_accuracy"][-1] > 0.8
+    assert relearn_curve(model, data, [1], 0.5, limit=50)[-1] >= 0.5
+
+
+def test_a_network_that_flattens_with_view_is_asked_about_drawn_pictures():
+    made = make_impressions(Textbook(channels=3), "head", samples=1, recipe="drawn")
+    assert made.x.shape[1:] == (8 * 4 * 4,)
+
+
+def test_other_networks_get_their_pictures_channels_last_which_is_faster():
+    assert layout_of(make_model("karpathynet", 10).eval(), torch.rand(2, 3, 32, 32)) == torch.channels_last
+    assert layout_of(Textbook(channels=3), torch.rand(2, 3, 8, 8)) == torch.contiguous_format

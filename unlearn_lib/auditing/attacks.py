@@ -20,7 +20,7 @@ from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, zr
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
 from unlearn_lib.evaluation import opened_logits
-from unlearn_lib.networks import split
+from unlearn_lib.networks import layout_of, split
 
 LIMIT = 1000  # mini-batches after which relearning is given up
 FOLDS = 5  # of the membership attack's cross-validation
@@ -107,6 +107,7 @@ def relearn_curve(
     test = _some(data.test.only(forget), 1000, generator)
     images, labels = test.batch(torch.arange(len(test)))
     _check_pictures(data, forget, data.train.labels, labels)
+    model.to(memory_format=layout_of(model.eval(), data.normalise(images[:2].to(device))))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     curve = []
     with torch.random.fork_rng():

@@ -3,7 +3,7 @@
 from unlearn_lib.networks.bounds import bounds_of
 from unlearn_lib.networks.checks import check_logits
 from unlearn_lib.networks.feasible import Feasible, feasible_at
-from unlearn_lib.networks.probing import dry_run, plain, probe
+from unlearn_lib.networks.probing import dry_run, layout_of, plain, probe
 from unlearn_lib.networks.runs import (
     Run,
     check_run,

@@ -41,3 +41,16 @@ def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int 
             with suppress(Exception), FakeTensorMode(allow_non_fake_inputs=True):  # a part may want real numbers
                 return run(torch.zeros_like(x))
         return run(x)
+
+
+@torch.no_grad()
+def layout_of(net: nn.Module, x: torch.Tensor) -> torch.memory_format:
+    """The order in memory in which a network takes pictures like x fastest: channels last, unless its own code refuses.
+
+    `x.view(-1, 400)`, as many textbooks write, does.
+    """
+    try:
+        net(x.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last

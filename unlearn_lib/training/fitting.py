@@ -81,7 +81,7 @@ def _fit(
     """`fit` in one process of the team; the numbers stand in the checkpoint's key, `found` is what it held."""
     forget, epochs, batch_size, seed = (key[name] for name in ("forget", "epochs", "batch_size", "seed"))
     train, val, device, crew = data.train.without(forget), data.val.without(forget), pick_device(device), team()
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device)
     training = Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
     training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))
     if found is not None:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.data import Data, Split, logits_of
-from unlearn_lib.networks import check_logits, load_state
+from unlearn_lib.networks import check_logits, layout_of, load_state
 from unlearn_lib.store import keep
 from unlearn_lib.team import Team
 
@@ -30,6 +30,10 @@ class Training:
 
     def prepare(self, lr: float, weight_decay: float, steps: int) -> None:
         """The optimiser, its schedule, an empty history; the best weights so far are those of the start."""
+        device = device_of(self.model)
+        self.model.to(memory_format=torch.channels_last)
+        self.layout = layout_of(self.model.eval(), torch.zeros(2, *self.data.shape, device=device))
+        self.model.to(memory_format=self.layout)
         self.parameters = parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
             raise UserError("model: none of its parameters requires a gradient; one that can be trained is accepted")
@@ -41,7 +45,7 @@ class Training:
         self.best = self.weights()
         self.allowed = torch.ones(self.data.num_classes, dtype=torch.bool)
         self.allowed[self.forget] = False
-        self.allowed = self.allowed.to(device_of(self.model))
+        self.allowed = self.allowed.to(device)
 
     @property
     def epochs_done(self) -> int:
@@ -74,7 +78,7 @@ class Training:
                 if self.data.flip:
                     images = _mirror_and_shift(images)
                 with fast_arithmetic(device, self.precision):
-                    logits = self.model(images.contiguous(memory_format=torch.channels_last))
+                    logits = self.model(images.contiguous(memory_format=self.layout))
                 check_logits(logits, len(self.allowed))
                 loss = F.cross_entropy(logits.float(), smooth_labels(labels, self.allowed, self.label_smoothing))
                 (loss * (count / whole)).backward()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.networks import dry_run, feasible_at, split
+from unlearn_lib.networks import dry_run, feasible_at, layout_of, split
 
 PART = 500  # pictures drawn at once
 CLUTTER, PARTS, COLOURS = 5, 6, 6  # shapes behind the object, parts of the object, colours of a palette
@@ -205,7 +205,7 @@ def turn(
         share = (0.5 + 0.5 * torch.rand(len(goal), 1, generator=generator)).where(mixed, torch.ones(()))
         other = torch.randint(k, (len(goal),), generator=generator)
         y = (share * F.one_hot(goal, k) + (1 - share) * F.one_hot(other, k)).to(device)
-        x, mixed, goal = _as_taken(pictures[start], bounds, device), mixed[:, 0].to(device), goal[:, None].to(device)
+        x, mixed, goal = _as_taken(net, pictures[start], bounds), mixed[:, 0].to(device), goal[:, None].to(device)
         for step in range(STEPS):
             x = x.requires_grad_(True)
             with fast_arithmetic(device):
@@ -221,17 +221,18 @@ def turn(
     return torch.cat(made)
 
 
-def _as_taken(pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device) -> torch.Tensor:
+def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
     """uint8 pictures as a network takes them, float32 from the lowest to the highest value of its pixels."""
     low, high = bounds
-    return (low + pictures.to(device).float() * ((high - low) / 255)).contiguous(memory_format=torch.channels_last)
+    x = low + pictures.to(device_of(net)).float() * ((high - low) / 255)
+    return x.contiguous(memory_format=layout_of(net, x[:2]))
 
 
 @torch.no_grad()
 def _through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
     """What a network gives, float32 on the CPU, for uint8 pictures."""
-    device, made = device_of(net), []
+    made = []
     for part in pictures.split(PART):
-        with fast_arithmetic(device):
-            made.append(net(_as_taken(part, bounds, device)).float().cpu().contiguous())
+        with fast_arithmetic(device_of(net)):
+            made.append(net(_as_taken(net, part, bounds)).float().cpu().contiguous())
     return torch.cat(made)
