@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from tiny import on_disk, tiny_data, tiny_network
+from tiny import large_network, on_disk, tiny_data, tiny_network
 
 from unlearn_lib import UserError, evaluate, fit, make_model, open_run
 from unlearn_lib.__main__ import main
@@ -61,6 +61,18 @@ def test_two_processes_reach_what_one_does_with_the_same_batches_and_each_other_
     assert first["accuracy"] == second["accuracy"]
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         assert first["history"][name] == pytest.approx(history[name], abs=0.02)
+
+
+def test_two_processes_train_a_large_network_as_one_does(tmp_path):
+    data = tiny_data()
+    numbers = {"epochs": 2, "batch_size": 32, "precision": "float32"}
+    alone = fit(large_network(), data, **numbers)
+
+    def work(rank):
+        (tmp_path / str(rank)).write_text(json.dumps(fit(large_network(), data, **numbers)))
+
+    assert together(work) == [0, 0]
+    assert json.loads((tmp_path / "0").read_text())["train_loss"] == pytest.approx(alone["train_loss"], rel=1e-3)
 
 
 def test_two_processes_go_on_from_a_checkpoint_and_end_with_the_same_bits(tmp_path, digits):

@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiny import tiny_data, tiny_network
+from tiny import large_network, tiny_data, tiny_network
 from torch import nn
 from torch.nn import functional as F
 
@@ -59,6 +59,14 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
     assert course(again) == course(history)
     assert len(again["seconds"]) == 4  # those before the stop too
     assert torch.equal(weights(whole), weights(fresh))
+
+
+def test_a_large_network_too_ends_with_the_bits_of_one_that_did_not_stop(tmp_path):
+    whole, again, data = large_network(), large_network(), tiny_data()
+    numbers = {"epochs": 3, "batch_size": 32, "checkpoint": tmp_path / "checkpoint.safetensors", "save_every": 2}
+    history = fit(whole, data, **numbers)
+    assert course(fit(again, data, **numbers)) == course(history)  # from the checkpoint after the second epoch
+    assert torch.equal(weights(whole), weights(again))
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):

@@ -46,6 +46,14 @@ def tiny_network(seed: int = 0, classes: int = 4) -> nn.Module:
     return net
 
 
+def large_network(seed: int = 0) -> nn.Module:
+    """Of more than five million parameters, which are updated by a fused step; two convolutions among them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Flatten()
+        return nn.Sequential(*body, nn.Linear(1024, 5000), nn.ReLU(), nn.Linear(5000, 4))
+
+
 def changed(data: Data, part: str, images: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> Data:
     """The same data with other pictures or labels in one split."""
     split = getattr(data, part)

@@ -46,7 +46,7 @@ class Team:
         flat = self.total(torch.cat([*(grad.flatten() for grad in grads), there]))
         *parts, there = flat.split([*(grad.numel() for grad in grads), len(parameters)])
         for p, part, processes in zip(parameters, parts, there.tolist(), strict=True):
-            p.grad = part.view(p.shape).clone(memory_format=torch.preserve_format) if processes else None
+            p.grad = torch.empty_like(p).copy_(part.view(p.shape)) if processes else None  # in p's order of memory
 
     def average(self, model: nn.Module) -> None:
         """BatchNorm's running statistics, of which each process has seen its part: their mean."""

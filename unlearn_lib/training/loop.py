@@ -137,7 +137,9 @@ class Training:
             parts[part][rest] = tensor
         for name, tensor in parts["optimiser"].items():
             number, _, entry = name.partition(".")
-            state.setdefault(int(number), {})[entry] = tensor
+            weight = self.parameters[int(number)]  # beside which a fused update expects it in the same order of memory
+            alike = tensor.shape == weight.shape
+            state.setdefault(int(number), {})[entry] = torch.empty_like(weight).copy_(tensor) if alike else tensor
         load_state(self.model, parts["model"])
         self.optimiser.load_state_dict({"state": state, "param_groups": facts["groups"]})
         self.schedule.load_state_dict(facts["schedule"])
