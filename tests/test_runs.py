@@ -315,6 +315,11 @@ def test_an_experiment_reads_no_pictures_before_they_are_needed(runs):
         lab.seed = 1
 
 
+def test_classes_that_can_be_gone_through_once_are_those_of_every_variant(runs):
+    lab = Experiment("lenet5", "digits", map(int, "12"), runs_root=runs)
+    assert lab.forget_classes == dataclasses.replace(lab, seed=1).forget_classes == [1, 2]
+
+
 def test_no_training_run_is_made_of_a_loss_that_is_not_finite(runs):
     lab = Experiment("lenet5", "digits", train_lr=1e6, train_epochs=2, runs_root=runs, version="nan")
     with pytest.raises(UserError, match="lr: with 1000000.0 the loss is not finite in epoch"):

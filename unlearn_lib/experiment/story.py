@@ -14,7 +14,7 @@ from pathlib import Path
 from torch import nn
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, check_forget, check_positive, pick_device, settle
+from unlearn_lib.common import UserError, check_forget, check_positive, each, pick_device, settle
 from unlearn_lib.data import Data, data_name, load_data
 from unlearn_lib.experiment.steps import impressions_of, trained_run, unlearned_run
 from unlearn_lib.networks import Framing, Run
@@ -68,6 +68,7 @@ class Experiment:
 
     def __post_init__(self):
         settle(self, but="forget")
+        object.__setattr__(self, "forget", tuple(each(self.forget)))  # variants ask for them again
         check_positive(**self.training, save_every=self.save_every, memory=self.memory)
         pick_device(self.device)
         networks.run_name(self.model, "data", self.seed, version=self.version)
@@ -135,9 +136,8 @@ class Experiment:
 
     def new_model(self, seed: int = 0) -> nn.Module:
         """A freshly initialised network, on the CPU."""
-        numbers = {"size": self.framing.shape[-1], "dropout": self.dropout, "seed": seed}
-        numbers |= {"pretrained": self.start["weights"] is not None}
-        return networks.make_model(self.model, self.dataset.num_classes, **numbers)
+        start = {"size": self.framing.shape[-1], "pretrained": self.start["weights"] is not None}
+        return networks.make_model(self.model, self.dataset.num_classes, dropout=self.dropout, seed=seed, **start)
 
     def load(self, run: Run) -> nn.Module:
         """A run's model, on this experiment's device."""
