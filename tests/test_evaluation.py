@@ -34,6 +34,11 @@ def test_shares_are_of_pictures_not_of_classes(pairs, forget):
         assert block[name] == (pytest.approx(right.float().mean().item()) if len(right) else None)
 
 
+def test_labels_in_bytes_are_counted_where_they_belong():
+    labels = torch.arange(30)
+    assert torch.equal(confusion_of(labels, labels.byte(), 30), torch.eye(30, dtype=torch.int64))
+
+
 def test_the_table_is_in_percent_and_leaves_absent_models_out():
     shown = table({"original": score(CONFUSION, [1]), "golden": None}, ["a", "b", "c"])
     assert list(shown.index) == ["original"]

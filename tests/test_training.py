@@ -6,7 +6,7 @@ import time
 
 import pytest
 import torch
-from tiny import large_network, tiny_data, tiny_network
+from tiny import large_network, on_disk, tiny_data, tiny_network
 from torch import nn
 from torch.nn import functional as F
 
@@ -152,6 +152,14 @@ def test_the_best_epoch_by_validation_is_kept(small_set, monkeypatch):
     fit(kept, dataclasses.replace(small_set, val=Split(small_set.val.images, labels)), epochs=3)
     assert torch.equal(weights(kept), seen[0])
     assert not torch.equal(weights(kept), weights(after_first))
+
+
+def test_validation_pictures_of_which_none_opens_are_as_none_at_all(tmp_path):
+    data, net = on_disk(tiny_data(), tmp_path), tiny_network()
+    for path in tmp_path.glob("val-*"):
+        path.write_bytes(b"")
+    assert fit(net, data, epochs=1, batch_size=32)["val_accuracy"] == [None]
+    assert not torch.equal(weights(net), weights(tiny_network()))
 
 
 def test_pictures_one_at_a_time_train_a_network_without_batchnorm_and_are_refused_to_one_with_it():

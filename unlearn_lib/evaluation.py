@@ -17,7 +17,8 @@ from unlearn_lib.store import cached, digest
 
 def confusion_of(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Confusion matrix int64 [K, K] (rows: the label, columns: the answer) from classes [N]."""
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+    pairs = labels.long() * num_classes + predicted
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = ()) -> dict:

@@ -108,8 +108,9 @@ class Training:
         labels, count = val.labels[val.opened], val.opened.sum()
         means = torch.stack((F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()))
         if size > 1:
-            means = self.crew.total(means.nan_to_num() * count) / self.crew.total(count)
-        return means[0].item(), means[1].item()
+            means, count = self.crew.total(means.nan_to_num() * count), self.crew.total(count)
+            means = means / count
+        return tuple(means.tolist()) if count else (None, None)
 
     def note(self, loss: float, accuracy: float, val_loss: float | None, val_accuracy: float | None, begin: float):
         """An epoch's line in the history; its weights where they are the best so far."""
