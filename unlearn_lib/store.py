@@ -108,7 +108,7 @@ def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = Fal
 def keep(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -> None:
     """Write tensors and facts under a key, in place of what was at `path`."""
     if path.suffix == ".json":
-        write_json(path, {"key": key, "facts": facts})
+        write_json(path, {"key": key, "facts": facts, "digest": digest(json.dumps(facts, sort_keys=True))})
     else:
         save_tensors(path, tensors, {"key": key, "facts": facts})
 
@@ -124,7 +124,8 @@ def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
         if strict and path.is_file():
             raise
         return None
-    return (tensors, content["facts"]) if content.get("key") == json.loads(json.dumps(key)) else None
+    whole = content.get("digest") in (None, digest(json.dumps(content.get("facts"), sort_keys=True)))
+    return (tensors, content["facts"]) if whole and content.get("key") == json.loads(json.dumps(key)) else None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
@@ -178,7 +179,6 @@ def replace_folder(new: Path, path: Path) -> None:
     `restore_folder` brings it back after a death in between.
     """
     with disk_told(path):
-        _sync(new)
         if path.is_dir() and not _swap(new, path):
             path.rename(_aside(path))
         if not path.is_dir():
