@@ -49,8 +49,12 @@ def test_points_are_all_combinations_and_a_union_has_each_once(seeds, rates):
 
 
 def test_the_same_classes_in_another_order_are_no_other_point():
-    points = points_of(GRID | {"forget": [[1, 2], [2, 1], ["2", "1"], [2, 3]], "seed": [0], "method": ["mask"]})
+    points = points_of(GRID | {"forget": [[1, 2], [2, 1], [2, 3]], "seed": [0], "method": ["mask"]})
     assert [point["forget"] for point in points] == [[1, 2], [2, 3]]
+
+
+def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():
+    assert [point["forget"] for point in points_of(GRID | {"forget": [["1"], [1]]})[::4]] == [["1"], [1]]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +164,7 @@ def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept)
 def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
     common = {"model": "lenet5", "data": "digits", "seed": 0, "status": "made", "unlearned_forget_accuracy": 0.0}
     points = [{}, {"layer": "conv2", "epochs": 40}, {"layer": "conv2", "epochs": 20}, {"lr": 0.5}]
-    shares = [{"method": "distill", "unlearned_retain_accuracy": 0.9 - i / 10} for i in range(4)]
+    shares = [{"method": "distill", "run": i, "unlearned_retain_accuracy": 0.9 - i / 10} for i in range(4)]
     board = leaderboard(pd.DataFrame([common | share | point for share, point in zip(shares, points, strict=True)]))
     assert board.index.names == ["model", "data", "method", "layer", "epochs", "lr"]
     assert [index[3:] for index in board.index] == [
@@ -177,9 +181,17 @@ def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
 
 def test_a_metric_that_one_seed_lacks_has_no_mean():
     row = {"model": "lenet5", "data": "digits", "method": "mask", "status": "made", "unlearned_retain_accuracy": 1.0}
-    rows = pd.DataFrame([row | {"seed": 0, "relearn": 5.0}, row | {"seed": 1}])  # in no number of batches
+    rows = pd.DataFrame([row | {"run": 0, "seed": 0, "relearn": 5.0}, row | {"run": 1, "seed": 1}])  # never relearned
     assert leaderboard(rows, "relearn")["relearn"].isna().all()
     assert leaderboard(rows, "relearn")["RA"].tolist() == [1.0]
+
+
+def test_a_run_that_two_points_name_counts_once():
+    row = {"model": "lenet5", "data": "digits", "method": "mask", "seed": 0, "status": "made"}
+    runs = {"r1": ("one", 1.0), "r2": ("2", 0.4)}
+    rows = [row | {"run": r, "forget": f, "unlearned_retain_accuracy": share} for r, (f, share) in runs.items()]
+    board = leaderboard(pd.DataFrame([*rows, rows[0] | {"forget": "1"}]), "unlearned_retain_accuracy")
+    assert (board["RA"].item(), board["n"].item()) == (pytest.approx(0.7), 2)
 
 
 def test_settings_of_one_value_stand_side_by_side_on_the_leaderboard():

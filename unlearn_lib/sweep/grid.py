@@ -42,7 +42,7 @@ def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
         points += [dict(zip(lists, chosen, strict=True)) for chosen in itertools.product(*lists.values())]
     one = {}
     for point in points:  # the same classes in another order make the same point
-        alike = point | {"forget": sorted(map(str, point["forget"]))}
+        alike = point | {"forget": sorted(point["forget"], key=str)}
         one.setdefault(json.dumps(alike, sort_keys=True, default=list), point)
     return list(one.values())
 
@@ -58,7 +58,7 @@ def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -
     if metric not in rows or not pd.api.types.is_numeric_dtype(rows[metric]):
         known = [name for name in rows.select_dtypes("number") if "_" in name]
         raise UserError(f"metric: {metric!r} given; accepted: {', '.join(known)}")
-    good = rows[rows["status"] != "failed"].copy()
+    good = rows[rows["status"] != "failed"].drop_duplicates("run")  # classes by name and by index are one run
     others = [name for name in good if name in KEYS - {*NAMED}]
     good[others] = good[others].map(_setting)
     settings = ["model", "data", "method", *(name for name in others if good[name].nunique() > 1)]
