@@ -121,18 +121,26 @@ def test_points_of_other_memory_for_their_impressions_are_other_runs(swept, clie
     assert sum("golden" not in name and "unlearned" not in name for name in run_names(swept[0])) <= 3  # no training
 
 
-def test_a_point_whose_audit_has_not_all_seeds_of_the_grid_is_audited_anew(swept, client, monkeypatch):
+def test_a_point_whose_audit_has_not_all_seeds_of_the_grid_or_another_layer_is_audited_anew(swept, client, monkeypatch):
     asked = []
 
     def audit_run(lab, run, seeds):
         asked.append(seeds)
-        return amend_run(run, run.metrics | {"audit": {"seeds": seeds}})
+        return amend_run(run, run.metrics | {"audit": {"seeds": seeds, "layer": "fc3"}})
 
     monkeypatch.setattr("unlearn_lib.sweep.points.audit_run", audit_run)
     grid = GRID | {"forget": [[0]], "method": ["mask"]}
+
+    def sweep(seeds):
+        return run_sweep(grid | {"seed": seeds}, client=client, runs_root=swept[0], audit=True)
+
     for seeds in ([0], [0, 1], [0, 1], [0]):
-        run_sweep(grid | {"seed": seeds}, client=client, runs_root=swept[0], audit=True)
+        rows = sweep(seeds)
     assert asked == [[0], [0, 1], [0, 1]]  # the first point, then both; what has more than is asked for is there
+    run = open_run(swept[0], rows["run"].item())
+    amend_run(run, run.metrics | {"audit": {"seeds": [0], "layer": "fc1"}})
+    sweep([0])
+    assert asked[3:] == [[0]]
 
 
 def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swept, client):

@@ -99,9 +99,12 @@ def _found(sweep: Sweep, point: dict) -> Run | None:
 
 
 def _is_audited(sweep: Sweep, run: Run, seeds: list[int]) -> bool:
-    """Whether the run has the audit that is asked for, with a band of all these seeds."""
+    """Whether the run has the audit that is asked for: at the head, with a band of all these seeds."""
     audit = run.metrics["audit"] if sweep.audit else None
-    return not sweep.audit or (audit is not None and {*seeds} <= {*audit["seeds"]})
+    if audit is None or not {*seeds} <= {*audit["seeds"]}:
+        return not sweep.audit
+    original = open_run(run.path.parent, run.config["original_run"])
+    return audit["layer"] == _layer(original.path, original.fingerprint(), "mask")
 
 
 def _check(sweep: Sweep, lab: Experiment, point: dict) -> None:
