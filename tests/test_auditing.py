@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from unlearn_lib import (
     Data,
     Split,
+    UserError,
     agreement,
     ain,
     audit,
@@ -521,6 +522,13 @@ def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
     assert table.loc["JS to golden on F, nats", "golden band"].endswith("(n = 2)")
     assert table.loc["forget accuracy, %", "verdict, last"] in ("inside", "outside")
     assert table.loc["relearn time, batches", "masked"] == "> 160"
+
+
+@pytest.mark.parametrize("other", [{"layer": "hidden"}, {"seeds": [3, 4]}])
+def test_audits_that_do_not_belong_side_by_side_stand_in_no_table(tiny, other):
+    _, _, block = tiny
+    with pytest.raises(UserError, match=f"audits: {next(iter(other))} .* given; audits of one"):
+        audit_table({"last": block, "other": block | other})
 
 
 def test_too_few_pictures_for_a_membership_attack_are_a_dash_in_the_table(tmp_path, monkeypatch):

@@ -5,8 +5,11 @@ Golden networks of other seeds differ from each other; the band is where the nex
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable
+from functools import reduce
+from operator import getitem
 
 import pandas as pd
 import torch
@@ -14,7 +17,7 @@ from torch import nn
 
 from unlearn_lib.auditing.attacks import LIMIT, ain, audit
 from unlearn_lib.auditing.metrics import moved
-from unlearn_lib.common import UserError, as_number, check_forget, each, log
+from unlearn_lib.common import UserError, as_number, check_forget, device_of, each, log
 from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, locked
 from unlearn_lib.zeroshot import mask
@@ -133,11 +136,16 @@ def verdict(value: float | None, band: dict) -> str:
 
 def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
     """Audit blocks of several runs of one original, by name, as text: original, masked, the runs, golden, the band
-    with its number n of golden networks, and for each run its gap to golden and its verdict."""
-    first = next(iter(audits.values()))
-    rows = {}
+    with its number n of golden networks, and for each run its gap to golden and its verdict.
+
+    Raises UserError for audits at several layers, with bands of several seeds, or of several originals.
+    """
+    first, rows = next(iter(audits.values())), {}
+    for what, block in itertools.product(("layer", "seeds", "target"), audits.values()):
+        if block[what] != first[what]:
+            raise UserError(f"audits: {what} {first[what]} and {block[what]} given; audits of one {what} are accepted")
     for path, (title, factor, digits) in ROWS.items():
-        blocks = {name: _at(block, path) for name, block in audits.items()}
+        blocks = {name: reduce(getitem, path, block) for name, block in audits.items()}
         rows[title] = _row(blocks, factor, digits, "> " if path == ("relearn",) else None)
     changes = {"original": {}} | {name: first["moved"][name] for name in ("masked", "golden")}
     changes |= {name: block["moved"]["unlearned"] for name, block in audits.items()}
@@ -163,12 +171,6 @@ def _row(blocks: dict[str, dict], factor: float, digits: int, beyond: str | None
     for name, block in blocks.items():
         row |= {f"gap, {name}": text(block["gap"]), f"verdict, {name}": block["verdict"]}
     return row
-
-
-def _at(block: dict, path: tuple[str, ...]) -> dict:
-    for key in path:
-        block = block[key]
-    return block
 
 
 def _with_seed(lab, seed: int):
@@ -198,18 +200,17 @@ def _target(original: Run, forget: list[int]) -> float:
 
 def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
     """`audit` of a model that belongs to `run`, from the run's folder where it has been made before."""
-    seed, forget = 0, lab.forget_classes
-    key = {"version": VERSION, "model": digest(model.state_dict()), "golden": digest(golden.state_dict())}
+    forget = lab.forget_classes
+    key = {"version": VERSION, "model": digest(model.state_dict()), "golden": digest(golden.state_dict()), "seed": 0}
     key |= {"data": lab.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
 
     def make() -> tuple[dict, dict]:
-        pair = {"golden": golden, "stranger": lab.new_model(STRANGER).to(next(golden.parameters()).device)}
-        numbers = audit(model, lab.dataset, forget, **pair, target=target, layer=layer, seed=seed)
+        stranger = lab.new_model(STRANGER).to(device_of(golden))
+        numbers = audit(model, lab.dataset, forget, golden=golden, stranger=stranger, target=target, layer=layer)
         log.info("%s%s: audited", run.name, kind)
         return {}, numbers
 
-    path = run.path / f"audit-{class_code(forget)}{kind}.json"
-    return cached(path, key | {"seed": seed}, make, force=force)[1]
+    return cached(run.path / f"audit-{class_code(forget)}{kind}.json", key, make, force=force)[1]
 
 
 def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> dict:
