@@ -7,6 +7,7 @@ Golden networks of other seeds differ from each other; the band is where the nex
 import dataclasses
 import itertools
 import math
+import re
 from collections.abc import Iterable
 from functools import reduce
 from operator import getitem
@@ -86,14 +87,15 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         return amend_run(run, run.metrics | {"audit": block})
 
 
-def trained_seeds(lab, among: Iterable[int] = range(20)) -> list[int]:
+def trained_seeds(lab) -> list[int]:
     """Seeds whose original and golden network have both been trained already, as the Experiment `lab` says."""
     names, kinds = set(run_names(lab.root)), ((), ("golden", class_code(lab.forget_classes)))
 
     def there(seed: int) -> bool:
         return {run_name(lab.model, lab.dataset.name, seed, *kind, version=lab.version) for kind in kinds} <= names
 
-    labs = [_with_seed(lab, seed) for seed in among if there(seed)]
+    found = sorted({int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)})
+    labs = [_with_seed(lab, seed) for seed in found if there(seed)]
     return [other.seed for other in labs if other.finished_original() and other.finished_golden()]
 
 
