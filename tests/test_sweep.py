@@ -107,6 +107,12 @@ def test_points_that_are_there_are_seen_again_without_a_worker_and_more_of_them_
     assert more["status"].tolist().count("made") == 2
 
 
+def test_a_point_of_every_method_is_seen_again(swept, client):
+    grid = GRID | {"seed": [0], "forget": [[0]], "method": ["deep", "distill", "published"], "epochs": [1]}
+    for status in ("made", "there"):
+        assert set(run_sweep(grid, client=client, runs_root=swept[0])["status"]) == {status}
+
+
 def test_a_run_of_the_shell_with_the_same_arguments_is_a_point_that_is_there(tmp_path):
     words = "run --model lenet5 --data digits --forget 0 --method mask --train-epochs 1 --version-name train_epochs1"
     assert main([*words.split(), "--runs-root", str(tmp_path)]) == 0

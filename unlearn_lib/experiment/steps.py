@@ -133,11 +133,8 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     """The unlearned model's run, found or made, with golden's figures in its table where there is one."""
     original, forget = lab.original(), lab.forget_classes
     model = lab.load(original)
-    layer, samples = str(layer or usual_layer(model, method)), as_number("samples", samples)
-    version = str(version or lab.version or "") or None
-    recipe, numbers = recipe or default_recipe(method), unlearning_numbers(method, numbers)
-    arguments = unlearned_arguments(lab, original, method, layer, samples, recipe, version, numbers)
-    name = lab.run_name("unlearned", class_code(forget), method, version=version)
+    layer = str(layer or usual_layer(model, method))
+    name, arguments = unlearned_place(lab, original, method, layer, samples, recipe, version, numbers)
     with locked(lab.root / name):
         run = None if lab.anew(name) else find_run(lab.root, name, arguments)
         if run is not None:
@@ -149,7 +146,8 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
             unlearned, history = mask(model, forget), {}
             seconds = {"impressions": 0.0, "unlearn": time.perf_counter() - begin}
         else:
-            impressions = impressions_of(lab, layer, samples, recipe)
+            impressions = impressions_of(lab, layer, arguments["samples"], arguments["recipe"])
+            numbers = unlearning_numbers(method, numbers)
             unlearner = ZeroShotUnlearner(model, impressions, forget, method=method, seed=lab.seed, **numbers)
             unlearned, history, unlearning = unlearner.unlearn()
             seconds = {"impressions": impressions.seconds, "unlearn": unlearning}
@@ -167,13 +165,16 @@ def usual_layer(model: nn.Module, method: str) -> str:
     return method_layer(model, method) or default_layer(model)
 
 
-def unlearned_arguments(lab, original: Run, method: str, layer, samples: int, recipe, version, numbers: dict) -> dict:
-    """What an unlearned run is made from; layer, recipe and numbers with nothing left to default."""
+def unlearned_place(lab, original: Run, method: str, layer, samples, recipe, version, numbers) -> tuple[str, dict]:
+    """The name of an unlearned run, and what it is made from; of these the layer alone must be given."""
+    version = str(version or lab.version or "") or None
+    recipe = recipe or default_recipe(method)
     arguments = {name: value for name, value in original.arguments.items() if name not in (*lab.training, "forget")}
-    arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "samples": samples, "recipe": recipe}
-    arguments |= {"recipe_version": RECIPE_VERSION, "version": version, **numbers}
-    arguments |= {"memory": lab.memory} if recipe in BOUNDED else {}
-    return arguments | {"original_run": original.name, "original_file": original.fingerprint()}
+    arguments |= {"forget": lab.forget_classes, "method": method, "layer": layer, "version": version}
+    arguments |= {"samples": as_number("samples", samples), "recipe": recipe, "recipe_version": RECIPE_VERSION}
+    arguments |= unlearning_numbers(method, numbers) | ({"memory": lab.memory} if recipe in BOUNDED else {})
+    arguments |= {"original_run": original.name, "original_file": original.fingerprint()}
+    return lab.run_name("unlearned", class_code(lab.forget_classes), method, version=version), arguments
 
 
 def tell_carry_over(shares: dict) -> None:

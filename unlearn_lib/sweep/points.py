@@ -10,11 +10,11 @@ from pathlib import Path
 from unlearn_lib.auditing import audit_run
 from unlearn_lib.common import UserError, check_forget
 from unlearn_lib.data import Data, load_data
-from unlearn_lib.experiment import Experiment, unlearned_arguments, usual_layer
-from unlearn_lib.networks import Run, class_code, find_run, open_run
+from unlearn_lib.experiment import Experiment, unlearned_place, usual_layer
+from unlearn_lib.networks import Run, find_run, open_run
 from unlearn_lib.store import digest
 from unlearn_lib.sweep.grid import NAMED, NUMBERS, SILENT, TRAINING, UNLEARNING
-from unlearn_lib.zeroshot import METHODS, check_choice, default_recipe, unlearning_numbers
+from unlearn_lib.zeroshot import METHODS, check_choice
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,9 @@ def _found(sweep: Sweep, point: dict) -> Run | None:
     if original is None or (golden is None and len(lab.dataset.train)):
         return None
     method, choice, numbers = _choice(lab, point)
-    kind = method if method in ("mask", "published") else METHODS[0]  # all others begin at the same layer
+    kind = METHODS[0] if method == "distill" else method  # they begin at the same layer
     choice["layer"] = choice["layer"] or _layer(original.path, original.fingerprint(), kind)
-    choice["recipe"] = choice["recipe"] or default_recipe(method)
-    numbers = unlearning_numbers(method, numbers)
-    name = lab.run_name("unlearned", class_code(lab.forget_classes), method, version=choice["version"])
-    run = find_run(lab.root, name, unlearned_arguments(lab, original, method, **choice, numbers=numbers))
+    run = find_run(lab.root, *unlearned_place(lab, original, method, **choice, numbers=numbers))
     if run is None or golden is None:
         return run
     beside = run.metrics["golden"]
