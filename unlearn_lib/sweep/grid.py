@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import tomllib
 from pathlib import Path
 
@@ -72,9 +71,9 @@ def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -
 
 
 def _setting(value: object) -> object:
-    if isinstance(value, float):  # also whole numbers, where others of the column are missing
-        return "default" if math.isnan(value) else str(int(value) if value.is_integer() else value)
-    return "default" if value is None else value
+    if pd.isna(value):
+        return "default"
+    return str(value).removesuffix(".0") if isinstance(value, float) else value  # whole, where others are missing
 
 
 def save_rows(rows: pd.DataFrame, path: Path) -> list[Path]:

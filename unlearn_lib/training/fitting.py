@@ -105,10 +105,8 @@ def _fit(
 
 def _check_others(label_smoothing: object, weight_decay: object, seed: object) -> tuple[float, float, int]:
     """The numbers of training that may be 0. Raises UserError on those out of range."""
-    label_smoothing, weight_decay = (
-        as_number("label_smoothing", label_smoothing),
-        as_number("weight_decay", weight_decay),
-    )
+    label_smoothing = as_number("label_smoothing", label_smoothing)
+    weight_decay = as_number("weight_decay", weight_decay)
     if not 0 <= label_smoothing < 1:
         raise UserError(f"label_smoothing: {label_smoothing} given; from 0 up to, not including, 1 is accepted")
     if not 0 <= weight_decay < float("inf"):
