@@ -20,6 +20,7 @@ from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.networks import amend_run, run_names
 from unlearn_lib.sweep import points_of
 from unlearn_lib.sweep.cluster import _connected
+from unlearn_lib.sweep.points import seeds_of
 
 GRID = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1, 2]], "train_epochs": [1], "seed": [0, 1]}
 GRID |= {"method": ["mask", "neggrad+"], "samples": [10]}
@@ -51,6 +52,11 @@ def test_points_are_all_combinations_and_a_union_has_each_once(seeds, rates):
 def test_the_same_classes_in_another_order_are_no_other_point():
     points = points_of(GRID | {"forget": [[1, 2], [2, 1], [2, 3]], "seed": [0], "method": ["mask"]})
     assert [point["forget"] for point in points] == [[1, 2], [2, 3]]
+
+
+def test_golden_networks_of_the_same_classes_in_another_order_are_of_one_band():
+    points = points_of(GRID | {"method": ["mask"], "grid": [{"seed": [0]}, {"seed": [1], "forget": [[2, 1]]}]})
+    assert seeds_of(points[-1], points) == [0, 1]
 
 
 def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():

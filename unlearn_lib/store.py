@@ -190,7 +190,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 def restore_folder(path: Path) -> None:
     """Bring a folder back that stepped aside for one which never came."""
-    if not path.exists() and _aside(path).is_dir():
+    if not path.exists():
         with suppress(OSError):
             _aside(path).rename(path)
 

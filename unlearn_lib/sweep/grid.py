@@ -42,7 +42,7 @@ def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
     one = {}
     for point in points:  # the same classes in another order make the same point
         alike = point | {"forget": sorted(point["forget"], key=str)}
-        one.setdefault(json.dumps(alike, sort_keys=True, default=list), point)
+        one.setdefault(json.dumps(alike, sort_keys=True), point)
     return list(one.values())
 
 

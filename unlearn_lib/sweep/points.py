@@ -30,7 +30,7 @@ class Sweep:
 
 def training_key(point: dict, forget: Iterable = ()) -> str:
     """What a training of this point is known by: equal ones are done once."""
-    return json.dumps([{name: point[name] for name in sorted(TRAINING & point.keys())}, [*forget]])
+    return json.dumps([{name: point[name] for name in sorted(TRAINING & point.keys())}, sorted(forget, key=str)])
 
 
 def seeds_of(point: dict, points: list[dict]) -> list[int]:

@@ -43,9 +43,8 @@ class Training:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimiser, lr, total_steps=steps)
         self.history = {name: [] for name in HISTORY}
         self.best = self.weights()
-        self.allowed = torch.ones(self.data.num_classes, dtype=torch.bool)
+        self.allowed = torch.ones(self.data.num_classes, dtype=torch.bool, device=device)
         self.allowed[self.forget] = False
-        self.allowed = self.allowed.to(device)
 
     @property
     def epochs_done(self) -> int:
