@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import Lab, changed, on_disk, tiny_data, tiny_network
@@ -491,6 +492,19 @@ def test_with_force_everything_is_audited_anew(tiny, caplog):
         "tiny-tiny-s3-masked: audited",
         "tiny-tiny-unlearned-s3: audited",
     ]
+
+
+def test_no_other_network_takes_the_place_of_a_run_while_it_is_audited(tiny, monkeypatch):
+    lab, audited, _ = tiny
+
+    def audit(*args, **numbers):
+        with pytest.raises(Timeout):
+            FileLock(lab.root / ".locks" / f"{audited.name}.lock").acquire(blocking=False)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["unlearn_lib.auditing.verdict"], "audit", audit)
+    with pytest.raises(KeyboardInterrupt):
+        audit_run(lab, audited, seeds=[3], force=True)
 
 
 def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):

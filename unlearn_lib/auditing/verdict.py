@@ -61,29 +61,29 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         raise UserError(
             f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
         )
-    net, target = lab.load(original), _target(original, forget)
-    layer = find_head(net) if layer is None else str(layer)
-    split(net, layer)
-    masked, unlearned, golden_net = mask(net, forget), lab.load(run), lab.load(_golden(lab))
+    with locked(run.path):  # to the end, so that no other network takes its place meanwhile
+        net, target = lab.load(original), _target(original, forget)
+        layer = find_head(net) if layer is None else str(layer)
+        split(net, layer)
+        masked, unlearned, golden_net = mask(net, forget), lab.load(run), lab.load(_golden(lab))
 
-    def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
-        return _numbers(lab, run, model, golden_net, target, layer, kind, force)
+        def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
+            return _numbers(lab, run, model, golden_net, target, layer, kind, force)
 
-    seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in each(seeds)]
-    wanted, pairs = sorted({lab.seed, *seeds}), {}
-    for seed in wanted:
-        other = _with_seed(lab, seed)
-        runs = {"original": _original(other), "golden": _golden(other)}
-        goal = _target(runs["original"], forget)
-        pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
-    numbers = pairs[lab.seed] | {
-        "masked": numbers_of(original, masked, target, "-masked"),
-        "unlearned": numbers_of(run, unlearned, target),
-    }
-    block = _block(numbers, pairs, lab.seed) | {"layer": layer, "seeds": wanted, "target": target}
-    models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
-    block["moved"] = {name: moved(model, net) for name, model in models.items()}
-    with locked(run.path):
+        seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in each(seeds)]
+        wanted, pairs = sorted({lab.seed, *seeds}), {}
+        for seed in wanted:
+            other = _with_seed(lab, seed)
+            runs = {"original": _original(other), "golden": _golden(other)}
+            goal = _target(runs["original"], forget)
+            pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
+        numbers = pairs[lab.seed] | {
+            "masked": numbers_of(original, masked, target, "-masked"),
+            "unlearned": numbers_of(run, unlearned, target),
+        }
+        block = _block(numbers, pairs, lab.seed) | {"layer": layer, "seeds": wanted, "target": target}
+        models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
+        block["moved"] = {name: moved(model, net) for name, model in models.items()}
         return amend_run(run, run.metrics | {"audit": block})
 
 
