@@ -46,8 +46,9 @@ def test_the_table_is_in_percent_and_leaves_absent_models_out():
 
 
 def test_a_head_that_does_not_fit_the_data_is_refused():
-    with pytest.raises(ValueError, match="model: its head has 7 outputs, tiny has 4 classes"):
-        evaluate(tiny_network(classes=7), tiny_data())
+    for refused in (evaluate, answers_of):
+        with pytest.raises(ValueError, match="model: its head has 7 outputs, tiny has 4 classes"):
+            refused(tiny_network(classes=7), tiny_data())
 
 
 def test_evaluation_leaves_the_model_alone():

@@ -44,33 +44,28 @@ def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = (
 def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict:
     """`score` of a model on the test pictures that open. Raises UserError where it has not one logit a class."""
     logits, labels = opened_logits(model, data.test, data)
-    check_fit(logits.shape[1], data)
     return score(confusion_of(logits.argmax(1), labels, data.num_classes), forget)
 
 
 def opened_logits(model: nn.Module, pictures: Split, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits float32 [N, K] and labels [N] of the pictures that open, on the CPU. Raises UserError on NaN."""
-    logits = refuse_nan(logits_of(model, pictures.images, data))
+    """Logits float32 [N, K] and labels [N] of the pictures that open, on the CPU; checked as by `check_answers`."""
+    logits = check_answers(logits_of(model, pictures.images, data), data)
     good = pictures.opened  # known now that all have been read
     return logits[good], pictures.labels[good]
 
 
 def answers_of(model: nn.Module, data: Data) -> torch.Tensor:
     """The model's answer (argmax) to every test picture, int64 [N]; one that does not open counts as black."""
-    return refuse_nan(logits_of(model, data.test.images, data)).argmax(1)
+    return check_answers(logits_of(model, data.test.images, data), data).argmax(1)
 
 
-def refuse_nan(logits: torch.Tensor) -> torch.Tensor:
-    """The logits themselves; raises UserError where one is NaN, which argmax would take for the largest."""
+def check_answers(logits: torch.Tensor, data: Data) -> torch.Tensor:
+    """The logits themselves; raises UserError where they are not one a class, or one is NaN, argmax's largest."""
+    if logits.shape[1] != data.num_classes:
+        raise UserError(f"model: its head has {logits.shape[1]} outputs, {data.name} has {data.num_classes} classes")
     if logits.isnan().any():
         raise UserError("model: its logits are not numbers (NaN); only a network whose weights are finite has answers")
     return logits
-
-
-def check_fit(outputs: int, data: Data) -> None:
-    """Raise UserError where a model's number of outputs is not the data's number of classes."""
-    if outputs != data.num_classes:
-        raise UserError(f"model: its head has {outputs} outputs, {data.name} has {data.num_classes} classes")
 
 
 def table(metrics: dict[str, dict | None], classes: list[str] | None = None) -> pd.DataFrame:
@@ -130,7 +125,5 @@ def evaluate_tail(
     _, tail = split(model, layer)
     like, answers = next(model.parameters()), []
     for part in x.split(500):
-        logits = refuse_nan(tail(part.to(like.device, like.dtype)))
-        check_fit(logits.shape[1], data)
-        answers.append(logits.argmax(1).cpu())
+        answers.append(check_answers(tail(part.to(like.device, like.dtype)), data).argmax(1).cpu())
     return score(confusion_of(torch.cat(answers), labels, data.num_classes), forget)
