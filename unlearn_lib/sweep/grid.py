@@ -24,10 +24,8 @@ def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
     """The points of a grid, each once, in its order. Raises UserError where it is none."""
     if isinstance(grid, str | Path):
         grid = _read(Path(grid))
-    tables = grid if isinstance(grid, list) else grid.get("grid", [{}])
-    common = {} if isinstance(grid, list) else {name: value for name, value in grid.items() if name != "grid"}
-    points = []
-    for table in tables:
+    common, points = {"grid": grid} if isinstance(grid, list) else dict(grid), []
+    for table in common.pop("grid", [{}]):
         lists = common | dict(table)
         for name, values in lists.items():
             if name not in KEYS:

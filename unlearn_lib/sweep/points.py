@@ -69,7 +69,7 @@ def row_of(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -
             if not _is_audited(sweep, run, seeds):
                 run = audit_run(lab, run, seeds=seeds)
         else:
-            run, status = _found(sweep, point), "there"
+            run, status = _found(sweep, lab, point), "there"
             if run is None or not _is_audited(sweep, run, seeds):
                 _check(sweep, lab, point)
                 return None
@@ -79,10 +79,9 @@ def row_of(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -
         return failed_row(point, _sentence(error))
 
 
-def _found(sweep: Sweep, point: dict) -> Run | None:
+def _found(sweep: Sweep, lab: Experiment, point: dict) -> Run | None:
     """The finished run of a point, golden's figures beside its own; None where it is yet to be made."""
     original, golden = _trained(sweep, training_key(point)), _trained(sweep, training_key(point, point["forget"]))
-    lab = _lab(sweep, training_key(point, point["forget"]))
     if original is None or (golden is None and len(lab.dataset.train)):
         return None
     method, choice, numbers = _choice(lab, point)
