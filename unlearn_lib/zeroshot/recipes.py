@@ -14,7 +14,7 @@ from unlearn_lib.common import device_of, fast_arithmetic
 from unlearn_lib.networks import Feasible
 from unlearn_lib.zeroshot.heads import linear_of, start_at_head
 
-RECIPE_VERSION = 5  # goes up when a recipe gives other bits
+RECIPE_VERSION = 6  # goes up when a recipe, or a method on its impressions, gives other bits
 RECIPES = ("natural", "calibrated", "published", "deepinversion")
 SMOOTHING = 0.05  # of the labels of calibrated impressions
 STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}

@@ -37,8 +37,9 @@ class ZeroShotUnlearner:
     """Unlearn `forget` in a copy of `model`, from `impressions` alone; `unlearn()` does it.
 
     layer: the first of the tail, that of the impressions where none is given. lr: AdamW's learning rate, that of
-    `default_rate` where none is given. epochs: passes over the impressions at most; the last one is that in which
-    `UPDATES` updates are reached. switches: changes to the published update, without effect on the other methods.
+    `default_rate` where none is given; the head's bias learns n times as fast, n the number of the head's inputs.
+    epochs: passes over the impressions at most; the last one is that in which `UPDATES` updates are reached. switches:
+    changes to the published update, without effect on the other methods.
     Raises UserError, before any work, for what it does not accept.
     """
 
@@ -131,7 +132,12 @@ class ZeroShotUnlearner:
         large = sum(parameter.numel() for parameter in trained) > 500_000  # where the update is what costs
         # no weight decay, which would move what no gradient moves; the published update keeps AdamW's default
         lr, decay = self.lr or default_rate(tail), 0.01 if published else 0.0
-        optimiser = torch.optim.AdamW(trained, lr=lr, weight_decay=decay, fused=large or None)
+        head = model.get_submodule([self.layer, *inner_layers(model, self.layer)][-1])
+        groups = [{"params": [p for p in trained if p is not head.bias or published]}]
+        if not published and head.bias is not None:
+            # a step moves a logit as far through the bias, whose input is 1, as through all n weights of its row
+            groups.append({"params": [head.bias], "lr": lr * head.weight[0].numel()})
+        optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=large or None)
         batches = -(-len(self.impressions.labels) // self.batch_size)
         if published:
             return optimiser, None, self.epochs
