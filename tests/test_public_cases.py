@@ -306,7 +306,7 @@ def test_a_file_that_is_not_read_is_named(tmp_path, heard, name):
     assert len(data.train) + len(data.val) + len(data.test) == 12
 
 
-@pytest.mark.parametrize("name", ["__MACOSX", ".git", ".ipynb_checkpoints", "ant/__MACOSX", "ant/.cache"])
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", ".git", ".ipynb_checkpoints", "ant/__MACOSX", "ant/.cache"])
 def test_a_folder_that_is_no_class_is_named(tmp_path, name):
     write(pets(tmp_path / "pets") / name / "0.png")
     data = load_data(tmp_path / "pets")
@@ -363,6 +363,8 @@ def test_a_class_without_pictures_is_refused_by_name(tmp_path, part, below):
 SPLITS = [
     ("Train", "Test", "Meta"),
     ("training", "validation"),
+    ("training", "test"),
+    ("Train", "val"),
     ("TRAIN", "VAL"),
     ("train_images", "test_images"),
     ("trainset", "testset"),

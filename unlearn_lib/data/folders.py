@@ -50,8 +50,8 @@ def list_pictures(folder: Path, passed: list[str], root: Path) -> list[Path]:
 
 
 def is_class(entry: os.DirEntry | Path) -> bool:
-    """Whether a name may be that of a class or a picture: not hidden, and not what macOS adds to archives."""
-    return not entry.name.startswith(".") and entry.name != "__MACOSX"
+    """Whether a name may be that of a class or a picture: not hidden, not what macOS and Synology's disks add."""
+    return not entry.name.startswith(".") and entry.name not in ("__MACOSX", "@eaDir")
 
 
 def find_pictures(folder: Path, classes: list[str], passed: list[str], root: Path) -> tuple[list[Path], torch.Tensor]:
@@ -105,10 +105,12 @@ def _parts(folder: Path) -> list[Path]:
     test = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
     if train.is_dir() and test is None:
         raise UserError(f"data: {folder} has a folder train, but neither test nor val beside it")
-    if train.is_dir() or test is not None:
-        return [train, test] if train.is_dir() else [test]
+    if train.is_dir():
+        return [train, test]
     folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and is_class(p)]
     like = [p for p in folders if SPLIT.fullmatch(re.sub("[-_. ]", "", p.name.lower()))]
+    if like == [test]:
+        return [test]
     if len(like) > 1 or any(child.is_dir() and is_class(child) for p in like for child in p.iterdir()):
         raise UserError(
             f"data: the folders {', '.join(p.name for p in like)} in {folder} look like splits; are they? Call them "
