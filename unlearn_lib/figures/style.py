@@ -78,10 +78,15 @@ OTHERS = (  # in the order of their names in a figure
 
 
 def looks_of(names: Iterable[str]) -> dict[str, Look]:
-    """How the models of these names are drawn: those of LOOKS as always, others one after the other."""
-    names = list(names)
+    """How the models of these names are drawn: those of LOOKS as always, others one after the other.
+
+    Where they are more than OTHERS, the shapes come again, each in the colour of the next: sixteen are told apart.
+    """
+    names, many = list(names), len(OTHERS)
     unknown = [name for name in names if name not in LOOKS]
-    return {name: LOOKS.get(name) or OTHERS[unknown.index(name) % len(OTHERS)] for name in names}
+    others = [OTHERS[i % many]._replace(colour=OTHERS[(i + i // many) % many].colour) for i in range(len(unknown))]
+    looks = LOOKS | dict(zip(unknown, others, strict=True))
+    return {name: looks[name] for name in names}
 
 
 def write_beside(axis: Axes, texts: list[tuple[str, tuple, object]], taken: np.ndarray) -> None:

@@ -30,7 +30,8 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
                 style = {"fmt": looks[name].marker, "color": looks[name].colour, "ms": 9, "capsize": 4}
                 style |= {"xerr": row[f"{metric}_std"], "yerr": 100 * row["RA_std"]}
                 style["transform"] = axis.transData + ScaledTranslation(aside / 72, 0, figure.dpi_scale_trans)
-                axis.errorbar(row[metric], 100 * row["RA"], **style, label=name)
+                style["label"] = name if np.isfinite(row[metric]) else f"{name} (no value)"
+                axis.errorbar(row[metric], 100 * row["RA"], **style)
             if "golden" in rows and rows["golden"].notna().any():
                 middle, half = 100 * rows["golden"].mean(), 100 * rows["golden_std"].fillna(0).mean()
                 axis.axhline(middle, color=LOOKS["golden"].colour, ls="--", lw=1)
@@ -51,5 +52,5 @@ def _name(setting: dict) -> str:
 
 def _asides(values: pd.Series) -> pd.Series:
     """How far to the right, in points, each mark stands, so that no bars of one value cover each other."""
-    places = values.groupby((values * 30 / (np.ptp(values) or 1)).round(), dropna=False)
+    places = values.groupby((values * 30 / ((values.max() - values.min()) or 1)).round(), dropna=False)
     return 14 * (places.cumcount() - (places.transform("size") - 1) / 2)
