@@ -84,3 +84,11 @@ def test_the_fitted_cost_is_the_line_it_was_made_of():
     rows = [(k, n, 0.5 + 0.002 * k * n) for k in (10, 100, 1000) for n in (5, 25)]
     figure = plot_scaling(pd.DataFrame(rows, columns=["classes", "samples", "seconds"]), "cost")
     assert "0.5 s + 2 s a thousand" in figure.axes[0].get_title()
+
+
+def test_a_class_that_gained_is_not_among_those_that_lost_most():
+    after = [0.4, 0.5, 0.9, 0.5]
+    changes = pd.DataFrame({"class": list("abcd"), "after": after, "forget": False, "nearest": "e", "cosine": 0.1})
+    left, right = plot_losers(changes.assign(before=0.5, change=changes["after"] - 0.5), "lost").axes
+    assert [tick.get_text() for tick in left.get_yticklabels()] == ["d", "b", "a"]
+    assert len(right.collections[0].get_offsets()) == 4

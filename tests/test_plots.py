@@ -1,4 +1,5 @@
 import itertools
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,6 +32,7 @@ from unlearn_lib import (
     score,
 )
 from unlearn_lib.common import UserError
+from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.figures.style import looks_of
 from unlearn_lib.presets import CHOICES
 
@@ -74,6 +76,8 @@ def test_other_models_are_told_apart_and_are_none_of_the_known():
     looks = looks_of(["original", "mine", "yours", "golden"])
     assert len({look.colour for look in looks.values()}) == 4
     assert looks["mine"] == looks_of(["mine"])["mine"]
+    many = looks_of([f"setting {i}" for i in range(16)]).values()
+    assert len({(look.colour, look.marker) for look in many}) == 16
 
 
 @pytest.mark.parametrize(
@@ -276,3 +280,42 @@ def test_the_lab_marks_what_forgets_and_retains_or_says_that_nothing_does(grid):
     figure = plot_lab(grid.assign(FA=0.5), "lab")
     assert not figure.axes[0].lines
     assert "no combination both forgets and retains" in figure.get_supxlabel()
+
+
+def test_a_dark_picture_is_drawn_dark_whatever_its_values():
+    dark = torch.arange(64, dtype=torch.uint8).view(1, 1, 8, 8) // 8
+    shown = plot_pictures(dark, ["night"], "one").axes[0].images[0].get_array()
+    assert shown[..., 0].tolist() == dark[0, 0].tolist()
+
+
+def test_a_negative_cosine_is_in_sight():
+    columns = {"confidence": [0.9, 0.8], "norm": [3.0, 2.0], "infeasible": [0.1, 0.2], "cosine": [-0.2, 0.1]}
+    diagnosis = pd.DataFrame(columns)
+    impressions = SimpleNamespace(x=torch.rand(2, 1, 8, 8), labels=torch.tensor([0, 1]))
+    figure = plot_impressions(impressions, diagnosis, ["ant", "bee"], "two")
+    assert figure.axes[-1].get_xlim()[0] <= -0.2
+    many = pd.concat([diagnosis] * 20, ignore_index=True)
+    impressions = SimpleNamespace(x=torch.rand(40, 1, 8, 8), labels=torch.arange(40))
+    figure = plot_impressions(impressions, many, [str(c) for c in range(40)], "many")
+    assert sum(bar.get_height() for bar in figure.axes[-1].patches) == 40
+    low, high = plot_recipes({"natural": diagnosis, "mine": diagnosis}, "two").axes[-1].get_ylim()
+    assert low <= -0.05 < 0 <= high
+
+
+def test_the_row_of_a_class_without_pictures_is_empty():
+    figure = plot_confusions({"original": score([[3, 1], [0, 0]])}, ["cat", "dog"], "one")
+    assert figure.axes[0].collections[0].get_array().mask.tolist() == [[False, False], [True, True]]
+
+
+def test_a_setting_without_a_value_says_so_and_moves_no_other():
+    board = pd.DataFrame({"RA": [0.9, 0.8, 0.7], "RA_std": 0.01, "FA": [0.0, 0.5, np.nan], "FA_std": 0.0})
+    methods = [("lenet5", "digits", method) for method in ("mask", "distill", "neggrad+")]
+    board.index = pd.MultiIndex.from_tuples(methods, names=["model", "data", "method"])
+    figure = plot_leaderboard(board, "FA", "title")
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    for container in axis.containers[:2]:
+        mark = container.lines[0]
+        place, true = (t.transform(mark.get_xydata())[0] for t in (mark.get_transform(), axis.transData))
+        assert place == pytest.approx(true)
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mask", "distill", "neggrad+ (no value)"]

@@ -80,7 +80,7 @@ def plot_confusions(
         figure, axes = plt.subplots(lines, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis, (name, block) in zip(axes.flat, blocks.items(), strict=False):
             counts = torch.tensor(block["confusion"], dtype=torch.float)[rows]
-            share = 100 * counts / counts.sum(1, keepdim=True).clamp(min=1)
+            share = 100 * counts / counts.sum(1, keepdim=True)  # none where a class has no pictures
             share = pd.DataFrame(share.numpy(), index=[classes[c] for c in rows], columns=classes)
             marks = share.map(lambda value: f"{value:.0f}" if value >= 1 else "")
             sns.heatmap(share, vmin=0, vmax=100, cmap="cividis", annot=marks, fmt="", cbar=False, ax=axis)
@@ -147,7 +147,7 @@ def plot_losers(changes: pd.DataFrame, title: str, shown: int = 12) -> Figure:
     Needs `class_changes` with a model.
     """
     retain = changes[~changes["forget"]]
-    lost = retain.sort_values("change", kind="stable").head(shown)[::-1]
+    lost = retain[retain["change"] <= 0].sort_values("change", kind="stable").head(shown)[::-1]
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(13, 0.34 * len(lost) + 1.6), width_ratios=(1.5, 1))
         left.barh(range(len(lost)), 100 * lost["change"], color=RETAIN)

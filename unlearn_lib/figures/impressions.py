@@ -30,7 +30,7 @@ def plot_pictures(
         for axis in axes.flat[len(images) :]:
             axis.axis("off")
         for axis, picture, name in zip(axes.flat, images, names, strict=False):
-            show_impression(axis, picture.float())
+            show_impression(axis, picture)
             axis.set_title(name, fontsize=11)
         for axis, label in zip(axes[:, 0], labels, strict=False):
             axis.set_ylabel(label, fontsize=11, rotation=0, ha="right", va="center")
@@ -83,7 +83,7 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
                 value = values[name]
                 axis.bar(name, value, color=look.colour, hatch=look.hatch)
                 axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")
-            axis.set_ylim(0, axis.get_ylim()[1] * 1.12)
+            axis.margins(y=0.15)
             axis.tick_params(axis="x", rotation=25 if len(values) > 2 else 0)
         figure.suptitle(title)
     return figure
@@ -112,12 +112,13 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
             axis.set_title(classes[label], fontsize=12)
         names = [classes[c] for c in diagnosis.index]
         for i, (axis, what) in enumerate(zip(lower.subplots(1, 4), MEASURES, strict=True)):
-            limits = (0, None if what == "norm" else 1.02)
+            low = min(0, diagnosis[what].min())  # a cosine may be negative
+            limits = (low, None if what == "norm" else 1.02)
             if what == "infeasible" and not diagnosis[what].any():
                 _say_feasible(axis)
                 axis.set_xlabel(what)
             elif len(diagnosis) > 30:
-                axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (0, 1), color=INK)
+                axis.hist(diagnosis[what], bins=20, range=None if what == "norm" else (low, 1), color=INK)
                 axis.set(xlabel=what, ylabel="classes" if i == 0 else "", xlim=limits)
             else:
                 axis.barh(range(len(names)), diagnosis[what], color=INK)
@@ -136,9 +137,9 @@ def show_impression(axis, x: torch.Tensor) -> None:
 
 def as_picture(x: torch.Tensor) -> np.ndarray:
     """One impression as RGB uint8 [H, W, 3]: pixels as a picture, channels as tiles, a vector as a square of cells."""
-    x = x.detach().cpu().float()
-    low, high = (0, 255) if _is_picture(x) and x.max() > 20 else (x.min(), x.max())  # uint8, or normalised pixels
-    x = (x - low) / (high - low + 1e-9)
+    x = x.detach().cpu()
+    low, high = (0, 255) if x.dtype == torch.uint8 else (x.min(), x.max())
+    x = (x.float() - low) / (high - low + 1e-9)
     if _is_picture(x):
         return (255 * x.permute(1, 2, 0).expand(-1, -1, 3)).to(torch.uint8).numpy()
     tiles = x if x.dim() == 3 else x.reshape(-1, 1, 1)
