@@ -14,16 +14,16 @@ from PIL import Image
 
 from unlearn_lib.common import UserError, log
 from unlearn_lib.figures import as_picture
-from unlearn_lib.networks import find_head, layer_shape, splittable_layers
+from unlearn_lib.networks import layer_shape, splittable_layers
 
 LABELLED = {"style": {"description_width": "6.8em"}, "layout": w.Layout(width="auto", max_width="480px")}
 SHARP = 144  # dots an inch: charts are drawn larger than they are shown
 
 
 def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
-    """The layers with weights where a tail can begin, those whose input holds at most so many numbers."""
+    """The layers with weights where a tail can begin: the last, and those whose input holds at most so many numbers."""
     names = [name for name in splittable_layers(model) if list(model.get_submodule(name).parameters())]
-    return [name for name in names if torch.Size(layer_shape(model, name)).numel() <= numbers] or [find_head(model)]
+    return [name for name in names if name == names[-1] or torch.Size(layer_shape(model, name)).numel() <= numbers]
 
 
 def row_of(widgets: list[w.Widget]) -> w.Box:

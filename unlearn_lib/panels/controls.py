@@ -7,24 +7,30 @@ import ipywidgets as w
 
 from unlearn_lib.figures import MANY
 from unlearn_lib.panels.base import LABELLED, mark, row_of
-from unlearn_lib.zeroshot import ANEW, METHODS, unlearning_numbers
+from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 AUTOMATIC = 0.0  # stands for None, which no option can be
-RATES = [float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 2, 3, 5)] + [1.0]
+RATES = [float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 2, 3, 4, 5)] + [1.0]
 PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 
 class Controls:
     """A toggle a class and a slider from the first to the last, which always agree; a control for all the rest.
 
-    on_change is called whenever what is chosen may have changed.
+    own: the layers that methods were made for. on_change is called whenever what is chosen may have changed.
     """
 
     def __init__(
-        self, classes: list[str], layers: list[str], forget: list[int], thumbnails: list[bytes] | None, seed: int
+        self,
+        classes: list[str],
+        layers: list[str],
+        forget: list[int],
+        thumbnails: list[bytes] | None,
+        seed: int,
+        own: dict[str, str],
     ):
-        self.names, self._start, self._seed, self._setting = classes, forget, seed, False
+        self.names, self._start, self._seed, self._own, self._setting = classes, forget, seed, own, False
         self.on_change: Callable[[], None] = lambda: None
         wide = f"{max(3.8, 0.6 * max(map(len, classes)) + 2.6):.1f}em"
         self.toggles = [w.ToggleButton(description=c, layout=w.Layout(width=wide)) for c in classes]
@@ -95,10 +101,7 @@ class Controls:
         for name in NUMBERS:
             control = getattr(self, name)
             control.value, control.disabled = AUTOMATIC if numbers[name] is None else numbers[name], method == "mask"
-        if method == "published":
-            self.layer.value = self.layer.options[-1]  # the head, the only one where it works
-        if method == "deep":
-            self.layer.value = self.layer.options[-ANEW:][0]
+        self.layer.value = self._own.get(method, self.layer.value)
         self.fixed.value = (
             f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"

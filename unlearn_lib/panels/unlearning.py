@@ -16,6 +16,7 @@ from unlearn_lib.figures import MANY, plot_histograms, plot_per_class
 from unlearn_lib.panels.base import beside, bold, chart, framed, mark, row_of, sentences, show, trainable_layers
 from unlearn_lib.panels.controls import Controls
 from unlearn_lib.panels.live import LiveNetwork, Stopped
+from unlearn_lib.zeroshot import deep_layer
 
 CHART = (5.2, 3.0)  # inches: shown in half a window, its letters stay as large as the page's
 STALE = "The controls have moved since the run that is shown."
@@ -26,9 +27,10 @@ class UnlearningPanel:
 
     unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> (blocks by name, golden's seconds or
     None); save(choice, epochs reached) -> where it was saved; golden(choice, on_step) trains the golden model, where
-    that can be done; thumbnails: PNG by class; seed: that of all runs. A choice holds forget (indices), layer, method
-    and every number of `unlearning_numbers`, so that what is saved is what was shown. on_step gets {"epoch", "epochs"},
-    with "doing" where that is not unlearning, and returns False where Stop was pressed.
+    that can be done; thumbnails: PNG by class; own: the layers that methods were made for; seed: that of all runs. A
+    choice holds forget (indices), layer, method and every number of `unlearning_numbers`, so that what is saved is what
+    was shown. on_step gets {"epoch", "epochs"}, with "doing" where that is not unlearning, and returns False where Stop
+    was pressed.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class UnlearningPanel:
         save: Callable[[dict, int], str],
         golden: Callable[[dict, Callable], object] | None = None,
         thumbnails: list[bytes] | None = None,
+        own: dict[str, str] | None = None,
         seed: int = 0,
         font: int = 14,
     ):
@@ -51,7 +54,7 @@ class UnlearningPanel:
         self.model, self.history, self.blocks, self.choice = None, None, None, None
         self._event, self._seconds, self._asked, self._reached = "Ready. Choose and press Run.", 0.0, 0, 0
         self._stop, self._telling, self._thread = threading.Event(), threading.Lock(), None
-        self.controls = Controls(classes, layers, forget, thumbnails, seed)
+        self.controls = Controls(classes, layers, forget, thumbnails, seed, own or {"published": layers[-1]})
         self.toggles, self.summary = self.controls.toggles, self.controls.summary
         for name, control in self.controls.named.items():
             setattr(self, name, control)
@@ -207,16 +210,18 @@ def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
     font: size of the letters in pixels; 18 is readable on a projector.
     """
     live = LiveNetwork(lab, lab.train())
+    layers, deep = trainable_layers(live.model), deep_layer(live.model)
     return UnlearningPanel(
         lab.title,
         lab.dataset.classes,
-        trainable_layers(live.model),
+        layers if deep in layers else [deep, *layers],
         list(lab.forget_classes),
         unlearn=live.unlearn,
         judge=live.judge,
         save=live.save,
         golden=live.train_golden,
         thumbnails=live.thumbnails(),
+        own={"published": layers[-1], "deep": deep},
         seed=lab.seed,
         font=font,
     )
