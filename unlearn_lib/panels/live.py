@@ -25,11 +25,12 @@ class LiveNetwork:
     """An experiment's original; impressions, and what enters a layer for the test pictures, are made once a layer.
 
     A choice holds forget, layer, method and all numbers of unlearning; both `unlearn` and `save` take it as it is.
+    All raise UserError where the original has been made anew since: what is kept would be another network's.
     """
 
     def __init__(self, lab: Experiment, original: Run):
         self.lab, self.data, self.model = lab, lab.dataset, lab.load(original)
-        self._impressions, self._features, self._logits = {}, {}, {}
+        self._file, self._impressions, self._features, self._logits = original.fingerprint(), {}, {}, {}
         self._variants: dict[tuple, Experiment] = {}
 
     def unlearn(self, choice: dict, on_step: Callable) -> tuple[nn.Module, dict, float]:
@@ -45,7 +46,7 @@ class LiveNetwork:
 
         key = layer, default_recipe(method)
         if key not in self._impressions:
-            self._impressions[key] = self.lab.impressions(layer, recipe=key[1], on_step=watch)
+            self._impressions[key] = self._variant(choice["forget"]).impressions(layer, recipe=key[1], on_step=watch)
         with followed(lambda *bar: None):
             return ZeroShotUnlearner(self.model, self._impressions[key], **choice, seed=self.lab.seed).unlearn(on_step)
 
@@ -109,6 +110,8 @@ class LiveNetwork:
         if key not in self._variants:
             self._variants[key] = replace(self.lab, forget=forget, force=False)
             vars(self._variants[key])["dataset"] = self.data  # which is not read again
+        if (original := self._variants[key].original()).fingerprint() != self._file:
+            raise UserError(f"run: {original.name} was made anew since this panel was; run the panel's cell again")
         return self._variants[key]
 
     @torch.no_grad()
