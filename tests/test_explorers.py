@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unlearn_lib import ComparisonPanel, ImpressionExplorer, UserError, comparison_panel, impression_explorer
+from unlearn_lib.panels import compare
 
 CLASSES = ["ant", "bee"]
 
@@ -160,3 +161,21 @@ def test_saved_runs_are_compared_and_new_ones_are_found(lab, tmp_path):
     wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in lab.forget_classes)
     changed = int(panel.status.value.split(" of ")[0].removeprefix("<b>"))
     assert changed >= 0.9 * wrong
+
+
+def test_a_run_that_was_made_anew_is_judged_anew(comparison, monkeypatch):
+    monkeypatch.setitem(ANSWERS, "two", [1, 1, 1, 1])
+    comparison.refresh.click()
+    assert "2 of 4 test pictures changed their answer" in comparison.status.value
+
+
+def test_runs_that_take_their_pictures_otherwise_are_not_compared(lab, tmp_path, monkeypatch):
+    for run in (lab.train(), lab.golden()):
+        shutil.copytree(run.path, tmp_path / run.name)
+    path = tmp_path / lab.golden().name / "config.json"
+    path.write_text(path.read_text().replace('"weights": null', '"weights": "tuned.pth"'))
+    panel = comparison_panel(replace(lab, runs_root=tmp_path))
+    assert len(panel.first.options) == 2  # LeNet5's weights want nothing
+    monkeypatch.setattr(compare, "framing_of", lambda model, weights: weights)
+    panel.refresh.click()
+    assert len(panel.first.options) == 1

@@ -6,11 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from tqdm import notebook
 
-from unlearn_lib import PUBLISHED, Stopped, UnlearningPanel, UserError, common, open_run, score, unlearning_panel
+from unlearn_lib import (
+    PUBLISHED,
+    Experiment,
+    Stopped,
+    UnlearningPanel,
+    UserError,
+    common,
+    open_run,
+    score,
+    unlearning_panel,
+)
 from unlearn_lib.common import followed, progress
-from unlearn_lib.panels.base import bold
+from unlearn_lib.panels.base import bold, trainable_layers
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 CLASSES = ["ant", "bee", "cow"]
@@ -91,6 +102,29 @@ def test_published_brings_its_own_numbers_and_its_layer_and_shows_them(panel):
     assert panel.chosen() == {"forget": [0], "layer": "fc2", "method": "published", **PUBLISHED}
     assert [panel.lr.label, panel.epochs.value, panel.forget_weight.value] == ["0.001", 1000, 0.9]
     assert "retain weight 0.1, batch size 16, seed 0" in panel.controls.fixed.value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_brings_its_own_numbers(panel, method):
+    panel.method.value = "published" if method != "published" else "mask"
+    panel.method.value = method
+    numbers = {name: value for name, value in panel.chosen().items() if name not in ("forget", "layer", "method")}
+    assert numbers == unlearning_numbers(method, {})
+
+
+def test_a_method_begins_at_the_layer_that_it_was_made_for(slow):
+    own = {"published": "fc3", "deep": "conv1"}
+    functions = {"unlearn": slow, "judge": None, "save": None}
+    panel = UnlearningPanel("title", CLASSES, ["conv1", "fc1", "fc2", "fc3"], [0], own=own, **functions)
+    for method, layer in (("neggrad+", "fc3"), ("deep", "conv1"), ("published", "fc3")):
+        panel.method.value = method
+        assert panel.layer.value == layer
+
+
+def test_the_head_is_a_layer_however_large_its_input():
+    model = nn.Sequential(nn.Conv2d(1, 64, 3, padding=1), nn.Flatten(), nn.Linear(64 * 12 * 12, 3)).eval()
+    model.input_shape = (1, 12, 12)
+    assert trainable_layers(model) == ["0", "2"]
 
 
 def test_a_learning_rate_that_was_not_touched_is_the_methods(panel):
@@ -507,6 +541,22 @@ def test_golden_is_trained_from_the_panel_and_is_the_experiments_own(other):
     assert "Golden is trained" in other.status.value
     assert other.blocks["golden"]["forget_accuracy"] == 0
     assert "times" in other.numbers.value
+
+
+def test_nothing_is_made_from_an_original_that_was_made_anew(tmp_path):
+    lab = Experiment("lenet5", "digits", forget=[1], train_epochs=1, runs_root=tmp_path)
+    panel = unlearning_panel(lab)
+    panel.run.click()
+    panel.wait()
+    replace(lab, train_epochs=2, force=True).train()
+    panel.save.click()
+    panel.wait()
+    assert "Not saved. run: lenet5-digits-s0 was made anew since this panel was" in panel.status.value
+    panel.layer.value = "fc2"
+    panel.run.click()
+    panel.wait()
+    assert "Not run. run: lenet5-digits-s0 was made anew since this panel was" in panel.status.value
+    assert [path.name for path in tmp_path.glob("lenet5-*")] == ["lenet5-digits-s0"]
 
 
 def test_the_panels_variants_share_the_data_that_was_read(other):

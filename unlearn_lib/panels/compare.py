@@ -10,7 +10,7 @@ import torch
 from unlearn_lib.evaluation import answers_of, confusion_of, score
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per_class, plot_pictures
-from unlearn_lib.networks import open_run, run_names
+from unlearn_lib.networks import framing_of, open_run, run_names
 from unlearn_lib.panels.base import LABELLED, beside, bold, chart, framed, mark, sentences, show
 
 SHOWN = 12  # changed pictures
@@ -53,21 +53,26 @@ class ComparisonPanel:
             control.observe(lambda change: self.compare(), "value")
         self.label.observe(lambda change: self._moved(self.changed), "value")
         self.view.observe(lambda change: self._moved(self.draw), "value")
-        self.refresh.on_click(lambda button: self._look())
+        self.refresh.on_click(lambda button: self.renew())
         controls = [self.refresh, self.status, self.label, self.summary]
         rows = [self.first, self.second, beside(controls, [self.view, self.shown], least=13)]
         self.widget = framed(title, "two runs side by side", rows, font)
         self.compare()
 
+    def renew(self) -> None:
+        """Look for new runs, and judge the chosen two again, which may have been made anew."""
+        with sentences(self._tell, "Not found"):
+            self._look()
+            self.compare()
+
     def _look(self) -> None:
         """Read anew which runs there are; the chosen two stay chosen."""
-        with sentences(self._tell, "Not found"):
-            names = self._names()
-            for control, default in ((self.first, names[0]), (self.second, names[-1])):
-                if control.options != tuple(names):
-                    chosen = control.value
-                    control.options = names
-                    control.value = chosen if chosen in names else default
+        names = self._names()
+        for control, default in ((self.first, names[0]), (self.second, names[-1])):
+            if control.options != tuple(names):
+                chosen = control.value
+                control.options = names
+                control.value = chosen if chosen in names else default
 
     def _forgotten(self) -> list[int]:
         return sorted({*self._forget(self.first.value), *self._forget(self.second.value)})
@@ -140,13 +145,19 @@ class ComparisonPanel:
 
 
 def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
-    """The comparison for the runs of an experiment's model on its data, whatever they forgot."""
+    """The comparison for the runs of an experiment's model on its data, whatever they forgot.
+
+    Those whose weights want their pictures cut or normalised in another way are left out.
+    """
     original, data = lab.train(), lab.dataset
+
+    def likeness(config: dict) -> list:
+        framing = framing_of(lab.model, config.get("weights")) if config.get("model") == lab.model else None
+        return [framing, *(config.get(key) for key in ("model", "data", "size", "classes"))]
 
     def names() -> list[str]:
         configs = {name: open_run(lab.root, name).config for name in run_names(lab.root)}
-        alike = ("model", "data", "size", "classes")
-        fit = [name for name, c in configs.items() if all(c.get(key) == original.config.get(key) for key in alike)]
+        fit = [name for name, config in configs.items() if likeness(config) == likeness(original.config)]
         return [original.name, *(name for name in fit if name != original.name)]
 
     @functools.lru_cache(maxsize=32)
