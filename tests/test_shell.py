@@ -254,6 +254,19 @@ def test_bad_input_ends_in_one_sentence_before_any_work(shell, tmp_path, words, 
     assert not list((tmp_path / "runs").glob("*"))
 
 
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        (["--preset", "paper", "train", *LENET], "preset: paper given with the step train"),
+        (["audit", "--run", "some", "-n", "other"], "version-name: 'other' given; it is a part of the name"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(shell, words, sentence):
+    status, out, err = shell(*words)
+    assert (status, out) == (2, "")
+    assert sentence in err
+
+
 def test_no_class_at_all_is_refused_by_the_parser(shell):
     with pytest.raises(SystemExit) as stop:
         shell("run", *LENET, "--forget")

@@ -47,6 +47,8 @@ def _step(args: argparse.Namespace) -> int:
     show_log(sys.stderr)
     steps = {"train": _train, "golden": _train, "impressions": _impressions, "unlearn": _unlearn, "run": _run}
     try:
+        if args.step and args.preset:
+            raise UserError(f"preset: {args.preset} given with the step {args.step}; a preset is run without a step")
         (steps | {"audit": _audit, "sweep": _sweep}).get(args.step, _preset)(args)
     except UserError as error:
         untrained = isinstance(error, NotFound) and str(error).startswith("run: no") and "model" in args
@@ -127,11 +129,13 @@ def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
 
 def _audit(args: argparse.Namespace) -> None:
     from unlearn_lib.auditing import audit_run, audit_table
-    from unlearn_lib.common import check_positive, listed
+    from unlearn_lib.common import UserError, check_positive, listed
     from unlearn_lib.experiment import experiment_of
     from unlearn_lib.figures import plot_relearning
     from unlearn_lib.networks import open_run, runs_root
 
+    if args.version:
+        raise UserError(f"version-name: {args.version!r} given; it is a part of the name that --run takes")
     run = open_run(runs_root(args.runs_root), args.run)
     lab = experiment_of(run, data_root=args.data_root, device=args.device)
     seeds = None if args.seeds is None else range(check_positive(seeds=args.seeds)["seeds"])

@@ -30,7 +30,7 @@ def parse_classes(
                 f"a range such as 0-1{', a wnid' if wnids else ''} or a file with one of them a line is accepted"
             )
         if item not in classes and any(classes[i].isdecimal() and classes[i] != str(i) for i in found):
-            log.info("%s: %s was read as an index: class %s", argument, item, counted([classes[i] for i in found]))
+            log.warning("%s: %s was read as an index: class %s", argument, item, counted([classes[i] for i in found]))
         chosen.update(found)
     return sorted(chosen)
 
