@@ -5,7 +5,7 @@ from PIL import Image
 from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
 
 from unlearn_lib.data import Split, load_data
-from unlearn_lib.data.pictures import Pictures, decode, open_picture, read_pictures
+from unlearn_lib.data.pictures import Pictures, open_picture, read_pictures
 from unlearn_lib.networks import Framing, framing_of
 
 FRAMING = Framing((3, 12, 12))
@@ -34,7 +34,7 @@ def test_a_picture_is_framed_as_the_weights_own_preprocessing_does_it(tmp_path, 
     pixels = np.random.default_rng(1).integers(0, 256, (300, 451, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
     framing = framing_of(model, weights.name)
-    ours = torch.from_numpy(decode(tmp_path / "one.png", framing).copy())
+    ours = Pictures([tmp_path / "one.png"], framing)[0]
     data = load_data("digits", shape=framing.shape).__class__  # `normalise` as a data set of this framing has it
     fields = dict.fromkeys(("name", "title", "source", "classes", "train", "val", "test", "flip"))
     normalised = data(**fields, mean=framing.mean, std=framing.std).normalise(ours[None])[0]
@@ -103,7 +103,7 @@ def test_large_files_are_decoded_by_threads_in_the_same_order(tmp_path):
         noise = np.random.default_rng(i).integers(0, 256, (120, 120, 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / f"{i}.png")
     paths = sorted(tmp_path.iterdir())
-    one_by_one = torch.stack([torch.from_numpy(decode(path, FRAMING).copy()) for path in paths])
+    one_by_one = torch.stack([Pictures([path], FRAMING)[0] for path in paths])
     assert torch.equal(read_pictures(paths, FRAMING)[0], one_by_one)
 
 
@@ -118,8 +118,8 @@ def test_what_is_transparent_becomes_white(tmp_path):
 
 def test_a_grey_picture_gets_three_equal_channels(tmp_path):
     Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(tmp_path / "grey.png")
-    pixels = decode(tmp_path / "grey.png", FRAMING)
-    assert (pixels == np.arange(144).reshape(12, 12)).all()
+    pixels = Pictures([tmp_path / "grey.png"], FRAMING)[0]
+    assert (pixels == torch.arange(144).view(12, 12)).all()
 
 
 def test_a_picture_taken_on_its_side_stands_upright(tmp_path):
@@ -134,4 +134,6 @@ def test_what_is_no_picture_is_named(tmp_path, content):
     (tmp_path / "bad.jpg").write_bytes(content)
     with pytest.raises(ValueError, match="bad.jpg does not open"):
         open_picture(tmp_path / "bad.jpg")
-    assert decode(tmp_path / "bad.jpg", FRAMING) is None
+    bad = Pictures([tmp_path / "bad.jpg"], FRAMING)
+    assert not bad[0].any()
+    assert not bad.opened.any()

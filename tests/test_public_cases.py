@@ -30,7 +30,7 @@ from unlearn_lib import (
 )
 from unlearn_lib.__main__ import main
 from unlearn_lib.common import UserError, as_number, listed, readable
-from unlearn_lib.data.pictures import decode, first_framing, open_picture
+from unlearn_lib.data.pictures import Pictures, first_framing, open_picture
 from unlearn_lib.networks import Framing
 
 GREY16 = Image.fromarray(np.full((4, 4), 20_000, np.uint16))
@@ -259,7 +259,7 @@ def test_a_picture_of_more_pixels_than_memory_is_left_out_by_name(tmp_path):
 @pytest.mark.parametrize("size", [(1, 1_000_000), (1_000_000, 1)])
 def test_a_very_thin_picture_does_not_fill_the_memory(tmp_path, size):
     Image.new("L", size, 78).save(tmp_path / "thin.png")  # 256 GB once its shorter side is scaled to 500
-    assert (decode(tmp_path / "thin.png", Framing((1, 480, 480), 500)) == 78).all()
+    assert (Pictures([tmp_path / "thin.png"], Framing((1, 480, 480), 500))[0] == 78).all()
 
 
 # Folders.

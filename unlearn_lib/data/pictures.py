@@ -32,11 +32,6 @@ def open_picture(path: Path, colour: bool = True) -> Image.Image:
     return _open(path, colour)[0]
 
 
-def decode(path: Path, framing: Framing) -> np.ndarray | None:
-    """One picture, uint8 [C, H, W], as `framing` has it; None where it does not open."""
-    return _decode(path, framing)[0]
-
-
 def _open(path: Path, colour: bool) -> tuple[Image.Image, bool]:
     """`open_picture`, and whether the file has further frames."""
     try:
@@ -90,7 +85,7 @@ def _eight_bits(upright: Image.Image, picture: Image.Image) -> Image.Image:
 
 
 def _decode(path: Path, framing: Framing) -> tuple[np.ndarray | None, bool]:
-    """`decode`, and whether the file has further frames."""
+    """One picture, uint8 [C, H, W], as `framing` has it (None: it does not open), and whether it has more frames."""
     channels, height, width = framing.shape
     try:
         picture, frames = _open(path, channels == 3)
