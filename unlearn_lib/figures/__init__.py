@@ -18,7 +18,6 @@ from unlearn_lib.figures.impressions import (
     plot_impressions,
     plot_pictures,
     plot_recipes,
-    show_impression,
 )
 from unlearn_lib.figures.networks import plot_cost, plot_history, plot_losses, plot_responsive
 from unlearn_lib.figures.runs import result_figures, training_figures

@@ -38,14 +38,13 @@ def plot_pictures(
     return figure
 
 
-def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str, shown: int = 8) -> Figure:
-    """One impression on its way from noise: `shown` of its states above, confidence and norm over the steps below."""
+def plot_growth(growth: pd.DataFrame, pictures: torch.Tensor, title: str) -> Figure:
+    """One impression on its way from noise: eight of its states above, confidence and norm over the steps below."""
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(12, 4.6))
         upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.35))
-        last = len(growth) - 1
-        chosen = [round(last * (i / (shown - 1)) ** 2) for i in range(shown)]  # most happens early
-        for axis, step in zip(upper.subplots(1, shown), chosen, strict=True):
+        chosen = [round((len(growth) - 1) * (i / 7) ** 2) for i in range(8)]  # most happens early
+        for axis, step in zip(upper.subplots(1, 8), chosen, strict=True):
             show_impression(axis, pictures[step])
             axis.set_title(f"step {step}", fontsize=11)
         _draw_growth(lower.subplots(1, 2), growth)
@@ -140,7 +139,7 @@ def as_picture(x: torch.Tensor) -> np.ndarray:
     x = x.detach().cpu()
     low, high = (0, 255) if x.dtype == torch.uint8 else (x.min(), x.max())
     x = (x.float() - low) / (high - low + 1e-9)
-    if _is_picture(x):
+    if x.dim() == 3 and x.shape[0] in (1, 3):
         return (255 * x.permute(1, 2, 0).expand(-1, -1, 3)).to(torch.uint8).numpy()
     tiles = x if x.dim() == 3 else x.reshape(-1, 1, 1)
     side = math.ceil(len(tiles) ** 0.5)
@@ -148,8 +147,3 @@ def as_picture(x: torch.Tensor) -> np.ndarray:
     padded[: len(tiles)] = tiles
     whole = padded.unflatten(0, (side, side)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
     return matplotlib.colormaps["viridis"].with_extremes(bad="white")(whole.numpy(), bytes=True)[..., :3]
-
-
-def _is_picture(x: torch.Tensor) -> bool:
-    """Whether x [C, H, W] has the one or three channels of a picture."""
-    return x.dim() == 3 and x.shape[0] in (1, 3)
