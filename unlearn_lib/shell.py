@@ -9,13 +9,8 @@ from pathlib import Path
 
 from unlearn_lib import __version__
 
-METHODS = (
-    "neggrad+",
-    "distill",
-    "published",
-    "mask",
-    "deep",
-)  # of zeroshot, whose import takes seconds; a test compares
+# Of zeroshot, whose import takes seconds; a test compares.
+METHODS = ("neggrad+", "distill", "published", "mask", "deep")
 RECIPES = ("natural", "calibrated", "published", "deepinversion", "drawn")
 PRESETS = ("quick", "paper")
 LONG = 100  # numbers; what is longer stands in metrics.json and not on the screen
@@ -156,14 +151,8 @@ SWEEP = {
     "grid": {"metavar": "GRID.toml", "help": "lists by the names of run's arguments; tables [[grid]] for unions"},
     "--workers": {"type": int, "metavar": "N", "help": "local processes that share the cores; by default one a core"},
     "--scheduler": {"metavar": "ADDRESS", "help": "of a Dask cluster to work on; by default local processes"},
-    "--audit": {
-        "action": "store_true",
-        "help": "audit every point, with golden's band; not by default",
-    },
-    "--figure": {
-        "action": "store_true",
-        "help": "draw the leaderboard; not by default",
-    },
+    "--audit": {"action": "store_true", "help": "audit every point, with golden's band; not by default"},
+    "--figure": {"action": "store_true", "help": "draw the leaderboard; not by default"},
     "--metric": {
         "default": "unlearned_forget_accuracy",
         "metavar": "COLUMN",
