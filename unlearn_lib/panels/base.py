@@ -18,12 +18,13 @@ from unlearn_lib.networks import layer_shape, splittable_layers
 
 LABELLED = {"style": {"description_width": "6.8em"}, "layout": w.Layout(width="auto", max_width="480px")}
 SHARP = 144  # dots an inch: charts are drawn larger than they are shown
+MOST = 4096  # numbers that enter a layer for one picture, up to which a panel offers it
 
 
-def trainable_layers(model: torch.nn.Module, numbers: int = 4096) -> list[str]:
-    """The layers with weights where a tail can begin: the last, and those whose input holds at most so many numbers."""
+def trainable_layers(model: torch.nn.Module) -> list[str]:
+    """The layers with weights where a tail can begin: the last, and those whose input holds at most MOST numbers."""
     names = [name for name in splittable_layers(model) if list(model.get_submodule(name).parameters())]
-    return [name for name in names if name == names[-1] or torch.Size(layer_shape(model, name)).numel() <= numbers]
+    return [name for name in names if name == names[-1] or torch.Size(layer_shape(model, name)).numel() <= MOST]
 
 
 def row_of(widgets: list[w.Widget]) -> w.Box:
@@ -88,12 +89,12 @@ def sentences(tell: Callable[[str], None], failure: str) -> Iterator[None]:
         tell(f"{failure}: {type(error).__name__}: {error}.")
 
 
-def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0, dots: int = SHARP) -> bytes:
+def png(shown: Figure | torch.Tensor | np.ndarray, side: int = 0) -> bytes:
     """A figure (which is closed) or a picture as PNG, a picture enlarged in whole steps to at least `side` pixels."""
     buffer = io.BytesIO()
     if isinstance(shown, Figure):
         plt.close(shown)  # first, lest the notebook prints it, in its own size, while it is saved here
-        shown.savefig(buffer, format="png", dpi=dots)
+        shown.savefig(buffer, format="png", dpi=SHARP)
     else:
         shown = Image.fromarray(shown if isinstance(shown, np.ndarray) else as_picture(shown))
         times = max(1, -(-side // shown.height))

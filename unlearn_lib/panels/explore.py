@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image, ImageDraw
 
 from unlearn_lib.common import UserError
 from unlearn_lib.experiment import Experiment
@@ -81,8 +80,8 @@ class ImpressionExplorer:
         curves = self._base.copy()
         for left, right, top, bottom in self._axes:
             place = left + (right - left) * step / max(1, len(self.growth) - 1)
-            ImageDraw.Draw(curves).line([(place, top), (place, bottom)], fill="black", width=3)
-        self.curves.value = png(np.asarray(curves))
+            curves[top:bottom, round(place) - 1 : round(place) + 2] = 0
+        self.curves.value = png(curves)
         now = self.growth.loc[step]
         self._tell(
             f"Step {step} of {len(self.growth) - 1}, {self.recipe.value}: the network sees "
@@ -93,17 +92,17 @@ class ImpressionExplorer:
         self.status.value = bold(sentence)
 
 
-def _drawn(growth: pd.DataFrame) -> tuple[Image.Image, list[tuple]]:
+def _drawn(growth: pd.DataFrame) -> tuple[np.ndarray, list[tuple]]:
     """The curves as a picture, and in it the pixels of each axis: first step, last step, top, bottom."""
     figure = plot_growth_curves(growth)
     figure.set_dpi(SHARP)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    base, axes = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"), []
+    base, axes = np.asarray(canvas.buffer_rgba())[..., :3], []
     for axis in figure.axes:
         (left, _), (right, _) = axis.transData.transform([(growth.index[0], 0), (growth.index[-1], 0)])
         box = axis.get_window_extent()
-        axes.append((left, right, base.height - box.y1, base.height - box.y0))
+        axes.append((left, right, round(len(base) - box.y1), round(len(base) - box.y0)))
     png(figure)  # closes it
     return base, axes
 

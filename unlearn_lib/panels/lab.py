@@ -1,8 +1,4 @@
-"""The lab of the published unlearner: four peculiarities, mended one by one and together, sixteen combinations.
-
-The published code goes down on the forget loss and up on the retain loss (its prose says the reverse), smooths the
-labels by 0.1, trains the head's bias alone, and feeds it impressions that have gone uphill for 1,000 steps.
-"""
+"""The lab of the published unlearner: the four peculiarities of `presets`, mended one by one and together."""
 
 from collections.abc import Callable
 
