@@ -182,15 +182,15 @@ def read_pictures(
     paths: list[Path],
     framing: Framing,
     description: str = "pictures",
-    lazy: bool | None = None,
+    lazy: bool = False,
     root: Path | None = None,
 ) -> tuple[torch.Tensor | Pictures, torch.Tensor, list[str]]:
     """Pictures uint8 [N, C, H, W], the positions among `paths` that they have, and the names of those left out.
 
-    Too many for memory (`lazy`: any number of them), they stay on disk, and nobody knows yet which do not open.
+    lazy: they stay on disk, and nobody knows yet which do not open.
     """
     pictures, every = Pictures(paths, framing, root), torch.arange(len(paths))
-    if lazy or (lazy is None and pictures.shape.numel() > IN_MEMORY):
+    if lazy:
         return pictures, every, []
     images, good = pictures.read(every.tolist(), description), pictures.opened
     if good.all():

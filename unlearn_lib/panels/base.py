@@ -84,7 +84,7 @@ def sentences(tell: Callable[[str], None], failure: str) -> Iterator[None]:
         yield
     except UserError as error:
         tell(f"{failure}. {error}.")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         log.exception("%s", failure)
         tell(f"{failure}: {type(error).__name__}: {error}.")
 

@@ -101,13 +101,9 @@ class UnlearningPanel:
         """Do the work in a thread, unless one is at work; whatever happens ends in a sentence and frees the buttons."""
 
         def guarded() -> None:
-            try:
-                with sentences(self._tell, failure):
-                    work()
-            except BaseException as error:  # what ends a process ends only this thread
-                self._tell(f"{failure}: {type(error).__name__}: {error}.")
-            finally:
-                self._free(True)
+            with sentences(self._tell, failure):
+                work()
+            self._free(True)
 
         if self._thread is None or not self._thread.is_alive():
             self._stop.clear()
