@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
 
-from unlearn_lib.data import Split, load_data
-from unlearn_lib.data.pictures import Pictures, open_picture, read_pictures
+from unlearn_lib.data import Split, folders, load_data
+from unlearn_lib.data.folders import read_folder
+from unlearn_lib.data.pictures import Pictures, open_picture
 from unlearn_lib.networks import Framing, framing_of
 
 FRAMING = Framing((3, 12, 12))
@@ -41,12 +42,17 @@ def test_a_picture_is_framed_as_the_weights_own_preprocessing_does_it(tmp_path, 
     assert torch.equal(normalised, weights.transforms()(Image.open(tmp_path / "one.png")))
 
 
-def test_pictures_on_disk_read_as_those_in_memory_do(paths):
-    eager, kept, unreadable = read_pictures(paths, FRAMING)
-    lazy, _, _ = read_pictures(paths, FRAMING, lazy=True)
-    assert unreadable == ["07.png"]
-    assert torch.equal(lazy[kept], eager)
-    assert torch.equal(torch.cat(list(lazy.take(kept).split(9))), eager)
+def test_pictures_on_disk_read_as_those_in_memory_do(paths, tmp_path_factory, monkeypatch):
+    root = tmp_path_factory.mktemp("pictures")
+    for part in ("train", "test"):
+        (root / part).mkdir()
+        (root / part / "noise").symlink_to(paths[0].parent)
+    eager = read_folder(root, FRAMING)["train"]
+    monkeypatch.setattr(folders, "IN_MEMORY", 0)
+    lazy, kept = read_folder(root, FRAMING)["train"], torch.arange(30) != 7
+    assert (eager.unreadable, lazy.unreadable) == (("train/noise/07.png",), ())
+    assert torch.equal(lazy.images[kept], eager.images)
+    assert torch.equal(torch.cat(list(lazy.images.take(kept).split(9))), eager.images)
 
 
 class Elsewhere(torch.Tensor):
@@ -104,7 +110,7 @@ def test_large_files_are_decoded_by_threads_in_the_same_order(tmp_path):
         Image.fromarray(noise).save(tmp_path / f"{i}.png")
     paths = sorted(tmp_path.iterdir())
     one_by_one = torch.stack([Pictures([path], FRAMING)[0] for path in paths])
-    assert torch.equal(read_pictures(paths, FRAMING)[0], one_by_one)
+    assert torch.equal(Pictures(paths, FRAMING)[:], one_by_one)
 
 
 def test_what_is_transparent_becomes_white(tmp_path):

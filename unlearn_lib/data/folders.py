@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from unlearn_lib.common import UserError, log, readable
-from unlearn_lib.data.pictures import IN_MEMORY, first_framing, read_pictures
+from unlearn_lib.data.pictures import IN_MEMORY, Pictures, first_framing
 from unlearn_lib.data.splits import Split, hold_out
 from unlearn_lib.networks import Framing
 
@@ -86,11 +86,14 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
     large = sum(len(paths) for paths, _ in found) * torch.Size(framing.shape).numel() > IN_MEMORY
     splits = []
     for part, (paths, labels) in zip(parts, found, strict=True):
-        images, good, unreadable = read_pictures(paths, framing, part.name, large, folder)
+        pictures = Pictures(paths, framing, folder)
+        images = pictures if large else pictures.read([*range(len(paths))], part.name)
+        good = pictures.opened  # of those that stay on disk nobody knows yet
         lost = set(labels.tolist()) - set(labels[good].tolist())
         if lost:
             raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
-        splits.append(Split(images, labels[good], tuple(unreadable)))
+        unreadable = tuple(pictures.name(i) for i in (~good).nonzero().flatten().tolist())
+        splits.append(Split(images[good] if unreadable else images, labels[good], unreadable))
     if len(splits) == 1:
         train, test = hold_out(splits[0], 0.2, seed=0)
         splits = [replace(train, unreadable=splits[0].unreadable), test]

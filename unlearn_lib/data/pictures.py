@@ -178,26 +178,6 @@ class Pictures:
         return torch.arange(len(self))[index.cpu() if isinstance(index, torch.Tensor) else index]
 
 
-def read_pictures(
-    paths: list[Path],
-    framing: Framing,
-    description: str = "pictures",
-    lazy: bool = False,
-    root: Path | None = None,
-) -> tuple[torch.Tensor | Pictures, torch.Tensor, list[str]]:
-    """Pictures uint8 [N, C, H, W], the positions among `paths` that they have, and the names of those left out.
-
-    lazy: they stay on disk, and nobody knows yet which do not open.
-    """
-    pictures, every = Pictures(paths, framing, root), torch.arange(len(paths))
-    if lazy:
-        return pictures, every, []
-    images, good = pictures.read(every.tolist(), description), pictures.opened
-    if good.all():
-        return images, every, []
-    return images[good], every[good], [pictures.name(i) for i in every[~good].tolist()]
-
-
 def first_framing(paths: list[Path]) -> Framing:
     """The shape of the first picture that opens; grey where none of some fifty along the way has colours.
 
