@@ -267,6 +267,11 @@ def test_an_option_that_would_have_no_effect_is_refused(shell, words, sentence):
     assert sentence in err
 
 
+def test_classes_may_be_given_in_several_parts():
+    words = "--forget 1 2 --forget 4".split()
+    assert options.parser().parse_args(["golden", *LENET, *words]).forget == ["1", "2", "4"]
+
+
 def test_no_class_at_all_is_refused_by_the_parser(shell):
     with pytest.raises(SystemExit) as stop:
         shell("run", *LENET, "--forget")

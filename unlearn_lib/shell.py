@@ -60,6 +60,7 @@ NETWORK = {
 FORGET = {
     "--forget": {
         "nargs": "+",
+        "action": "extend",
         "required": True,
         "metavar": "CLASS",
         "help": "names, indices, ranges of indices (0-4), wnids, or files with one of these a line",
