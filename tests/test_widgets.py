@@ -113,9 +113,9 @@ def test_every_method_brings_its_own_numbers(panel, method):
 
 
 def test_a_method_begins_at_the_layer_that_it_was_made_for(slow):
-    own = {"published": "fc3", "deep": "conv1"}
+    layer_of = {"published": "fc3", "deep": "conv1"}
     functions = {"unlearn": slow, "judge": None, "save": None}
-    panel = UnlearningPanel("title", CLASSES, ["conv1", "fc1", "fc2", "fc3"], [0], own=own, **functions)
+    panel = UnlearningPanel("title", CLASSES, ["conv1", "fc1", "fc2", "fc3"], [0], layer_of=layer_of, **functions)
     for method, layer in (("neggrad+", "fc3"), ("deep", "conv1"), ("published", "fc3")):
         panel.method.value = method
         assert panel.layer.value == layer

@@ -18,7 +18,7 @@ PAINTED = "Above each class: what the network itself paints for it (no photograp
 class Controls:
     """A toggle a class and a slider from the first to the last, which always agree; a control for all the rest.
 
-    own: the layers that methods were made for. on_change is called whenever what is chosen may have changed.
+    layer_of: the layers that methods were made for. on_change is called whenever what is chosen may have changed.
     """
 
     def __init__(
@@ -28,9 +28,9 @@ class Controls:
         forget: list[int],
         thumbnails: list[bytes] | None,
         seed: int,
-        own: dict[str, str],
+        layer_of: dict[str, str],
     ):
-        self.names, self._start, self._seed, self._own, self._setting = classes, forget, seed, own, False
+        self.names, self._start, self._seed, self._layer_of, self._setting = classes, forget, seed, layer_of, False
         self.on_change: Callable[[], None] = lambda: None
         wide = f"{max(3.8, 0.6 * max(map(len, classes)) + 2.6):.1f}em"
         self.toggles = [w.ToggleButton(description=c, layout=w.Layout(width=wide)) for c in classes]
@@ -101,7 +101,7 @@ class Controls:
         for name in NUMBERS:
             control = getattr(self, name)
             control.value, control.disabled = AUTOMATIC if numbers[name] is None else numbers[name], method == "mask"
-        self.layer.value = self._own.get(method, self.layer.value)
+        self.layer.value = self._layer_of.get(method, self.layer.value)
         self.fixed.value = (
             f"Fixed: retain weight {numbers['retain_weight']:g}, batch size {numbers['batch_size']}, seed {self._seed}."
             if method != "mask"

@@ -27,7 +27,7 @@ class UnlearningPanel:
 
     unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> (blocks by name, golden's seconds or
     None); save(choice, epochs reached) -> where it was saved; golden(choice, on_step) trains the golden model, where
-    that can be done; thumbnails: PNG by class; own: the layers that methods were made for; seed: that of all runs. A
+    that can be done; thumbnails: PNG by class; layer_of: the layers that methods were made for; seed: of all runs. A
     choice holds forget (indices), layer, method and every number of `unlearning_numbers`, so that what is saved is what
     was shown. on_step gets {"epoch", "epochs"}, with "doing" where that is not unlearning, and returns False where Stop
     was pressed.
@@ -45,7 +45,7 @@ class UnlearningPanel:
         save: Callable[[dict, int], str],
         golden: Callable[[dict, Callable], object] | None = None,
         thumbnails: list[bytes] | None = None,
-        own: dict[str, str] | None = None,
+        layer_of: dict[str, str] | None = None,
         seed: int = 0,
         font: int = 14,
     ):
@@ -54,7 +54,7 @@ class UnlearningPanel:
         self.model, self.history, self.blocks, self.choice = None, None, None, None
         self._event, self._seconds, self._asked, self._reached = "Ready. Choose and press Run.", 0.0, 0, 0
         self._stop, self._telling, self._thread = threading.Event(), threading.Lock(), None
-        self.controls = Controls(classes, layers, forget, thumbnails, seed, own or {"published": layers[-1]})
+        self.controls = Controls(classes, layers, forget, thumbnails, seed, layer_of or {"published": layers[-1]})
         self.toggles, self.summary = self.controls.toggles, self.controls.summary
         for name, control in self.controls.named.items():
             setattr(self, name, control)
@@ -217,7 +217,7 @@ def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
         save=live.save,
         golden=live.train_golden,
         thumbnails=live.thumbnails(),
-        own={"published": layers[-1], "deep": deep},
+        layer_of={"published": layers[-1], "deep": deep},
         seed=lab.seed,
         font=font,
     )
