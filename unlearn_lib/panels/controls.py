@@ -11,7 +11,7 @@ from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
 AUTOMATIC = 0.0  # stands for None, which no option can be
-RATES = [float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 2, 3, 4, 5)] + [1.0]
+RATES = [float(f"{digit}e{power}") for power in range(-4, 0) for digit in (1, 2, 3, 5)] + [1.0]
 PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 
@@ -36,7 +36,8 @@ class Controls:
         self.toggles = [w.ToggleButton(description=c, layout=w.Layout(width=wide)) for c in classes]
         self.classes = self._class_box(thumbnails)
         self.range = w.IntRangeSlider(max=len(classes) - 1, description="first, last", **LABELLED)
-        rates = [("the method's", AUTOMATIC), *((f"{rate:g}", rate) for rate in RATES)]
+        rates = sorted({*RATES, *(unlearning_numbers(method, {})["lr"] or 1.0 for method in METHODS)})
+        rates = [("the method's", AUTOMATIC), *((f"{rate:g}", rate) for rate in rates)]
         self.lr = w.SelectionSlider(options=rates, description="learning rate", **LABELLED)
         self.epochs = w.IntSlider(min=1, max=200, description="epochs", **LABELLED)
         self.forget_weight = w.FloatSlider(min=0, max=5, step=0.1, description="forget weight", **LABELLED)
