@@ -85,22 +85,19 @@ class ComparisonPanel:
         self.summary.value = ""
         self._tell("Looking at the test pictures ...")
         with sentences(self._tell, "Not compared"):
-            self._compare()
-
-    def _compare(self) -> None:
-        names = "first run", "second run"
-        forget = self._forgotten()
-        given = [self._answers(name) for name in (self.first.value, self.second.value)]
-        confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
-        self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
-        accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in self.blocks.values()]
-        self.given = given
-        self._tell(
-            f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
-            f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
-        )
-        self.draw()
-        self.changed()
+            names = "first run", "second run"
+            forget = self._forgotten()
+            given = [self._answers(name) for name in (self.first.value, self.second.value)]
+            confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
+            self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
+            accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in self.blocks.values()]
+            self.given = given
+            self._tell(
+                f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
+                f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second."
+            )
+            self.draw()
+            self.changed()
 
     def _moved(self, redraw: Callable[[], None]) -> None:
         with sentences(self._tell, "Not shown"):
