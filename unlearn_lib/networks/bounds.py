@@ -70,8 +70,9 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
     name, sources = operation(node, traced), [found[n] for n in node.all_input_nodes]
     if not sources or node.op == "output":
         return ANY
-    if name in ("mul", "imul") and any(_sigmoid_of(n, traced) in node.all_input_nodes for n in node.all_input_nodes):
-        name = "silu"
+    gates = [_sigmoid_of(n, traced) for n in node.all_input_nodes] if name in ("mul", "imul") else []
+    if gated := [n for n in gates if n in node.all_input_nodes]:
+        name, sources = "silu", [found[gated[0]]]
     if name in ARITHMETIC:
         return _arithmetic(ARITHMETIC[name], node, found)
     if asks_size(node):
@@ -110,7 +111,10 @@ def _through(node: fx.Node, traced: fx.GraphModule, low: float, high: float) -> 
 
 
 def _arithmetic(kind: str, node: fx.Node, found: dict[fx.Node, Interval]) -> Interval:
-    one, other = (_ends(a) if not isinstance(a, fx.Node) else found[a] for a in (*node.args, *node.kwargs.values())[:2])
+    operands = [found[a] if isinstance(a, fx.Node) else _ends(a) for a in (*node.args, *node.kwargs.values())]
+    if len(operands) != 2:  # there is an alpha or a rounding_mode
+        return ANY
+    one, other = operands
     if kind in ("add", "sub"):
         other = other if kind == "add" else (-other[1], -other[0])
         return one[0] + other[0], one[1] + other[1]
