@@ -233,6 +233,33 @@ def test_at_a_head_of_a_thousand_classes_three_steps_are_enough():
     assert diagnose(model, made)["confidence"].min() >= 0.9
 
 
+class Head(nn.Module):
+    """A head in a part of its own, that does more than its linear layer."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.fc, self.way = nn.Linear(8, 4), way
+
+    def forward(self, x):
+        return self.way(self.fc, x)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda fc, x: fc(F.relu(x).mean((2, 3))),
+        lambda fc, x: fc(F.relu(-x.mean((2, 3)))),
+        lambda fc, x: 20 * fc(x.mean((2, 3))),
+    ],
+)
+def test_a_head_that_does_more_than_its_linear_layer_has_no_closed_form(way):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), Head(way))
+    net.input_shape = (1, 8, 8)
+    made = make_impressions(net, "1", samples=10, recipe="calibrated", steps=400)
+    assert diagnose(net, made)["reached"].mean() > 0.9
+
+
 def test_the_memory_bound_cuts_the_work_into_chunks_that_fit_it(model):
     sizes = []
     make_impressions(model, "fc2", samples=40, steps=1, memory=2**20, on_step=lambda step, x: sizes.append(x.shape))

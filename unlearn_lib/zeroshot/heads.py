@@ -6,7 +6,7 @@ Everything comes from the head's weight and bias.
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn import functional as F
 
 from unlearn_lib.networks import Feasible
@@ -119,7 +119,8 @@ def _root(rising: Callable[[torch.Tensor], torch.Tensor], x0: torch.Tensor, seca
     return t
 
 
-def linear_of(tail: nn.Module) -> nn.Linear | None:
-    """The tail's linear layer, where the tail is nothing else."""
-    modules = [m for m in tail.modules() if not list(m.children())]
-    return modules[0] if len(modules) == 1 and isinstance(modules[0], nn.Linear) else None
+def linear_of(tail: fx.GraphModule) -> nn.Linear | None:
+    """The tail's linear layer, where the tail does nothing else with the copy of its input."""
+    modules = [tail.get_submodule(node.target) for node in tail.graph.nodes if node.op == "call_module"]
+    alone = len(tail.graph.nodes) == 4  # input, copy, layer, output
+    return modules[0] if alone and modules and isinstance(modules[0], nn.Linear) else None
