@@ -144,9 +144,52 @@ def test_without_the_code_the_features_tell_more(net, drawn, data, student):
 def test_deep_begins_three_layers_from_the_end_and_never_at_the_head(net, drawn):
     assert deep_layer(net) == "conv" and inner_layers(net, "conv") == ["hidden", "head"]
     assert inner_layers(net, "hidden") == ["head"]
-    head = make_impressions(net, "head", samples=2)
-    with pytest.raises(UserError, match="deep works before the head"):
-        ZeroShotUnlearner(net, head, FORGET, method="deep")
+    for layer in ("head", "act"):
+        before = make_impressions(net, layer, samples=2)
+        with pytest.raises(UserError, match="deep works before the head"):
+            ZeroShotUnlearner(net, before, FORGET, method="deep")
+
+
+@pytest.mark.parametrize(
+    "layer, inner", [("input", ["hidden", "head"]), ("norm", ["hidden", "head"]), ("relu", ["head"])]
+)
+def test_deep_begins_at_pixels_and_at_layers_without_weights_too(net, layer, inner):
+    assert inner_layers(net, layer) == inner
+    drawn = make_impressions(net, layer, recipe="drawn", samples=1)
+    history = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=1).unlearn()[1]
+    assert history["forget_loss"][0] > 0
+
+
+class Unbiased(nn.Module):
+    """A head that has a weight and no name for a bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 16))
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+class TwoHeads(nn.Module):
+    """As some transformers that were distilled: the mean of two heads."""
+
+    def __init__(self, net, act):
+        super().__init__()
+        self.act = act
+        self.body, self.one, self.other, self.input_shape = net[:-1], net.head, Unbiased(), net.input_shape
+
+    def forward(self, x):
+        x = self.body(x)
+        return (self.one(x) + self.other(self.act(x))) / 2
+
+
+@pytest.mark.parametrize("act", [nn.Sequential(), nn.Tanh()])
+def test_a_head_whose_input_no_code_is_pulled_at_is_named(net, caplog, act):
+    two = TwoHeads(copy.deepcopy(net), act)
+    x = Impressions("body.conv", torch.rand(3, 1, 8, 8), torch.arange(3), "drawn", 0.0)
+    ZeroShotUnlearner(two, x, FORGET, method="deep", epochs=1).unlearn()
+    assert ("no code is pulled at other" in caplog.text) == isinstance(act, nn.Tanh)
 
 
 class OwnLinear(nn.Linear):

@@ -30,7 +30,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.networks import plain, split, splittable_layers
+from unlearn_lib.networks import plain, split, splittable_layers, traced_once
 
 PULL, HEAD, HINGE = 1.0, 10.0, 0.1
 FLOOR, FALL = (0.4, 0.05), 0.7  # from the one to the other, in the first 70 % of training
@@ -44,18 +44,33 @@ def deep_layer(model: nn.Module) -> str:
     return _weighty(model)[-ANEW:][0]
 
 
+@traced_once()
 def inner_layers(model: nn.Module, layer: str) -> list[str]:
-    """The layers with weights after `layer`, whose inputs are features that a student learns anew."""
-    found = _weighty(model)
-    return found[found.index(layer) + 1 :] if layer in found else found
+    """The layers with weights behind `layer`, whose inputs are features that a student learns anew."""
+    body, tail = split(model, layer)
+    behind = {name for name, _ in tail.named_modules()}
+    found = [name for name in _weighty(model) if name in behind]
+    frozen = bool(found) and {*split(model, found[0])[0].parameters()} <= {*body.parameters()}
+    return found[frozen:]
+
+
+@traced_once()
+def unpulled(model: nn.Module) -> list[str]:
+    """The layers with weights behind the last cut that take another input: heads, where there is more than one."""
+    _, tail = split(model, last := _weighty(model)[-1])
+    found = [name for name, part in tail.named_modules() if _has_weights(part)]
+    return [name for name in found if _entering(tail.graph, name) is not _entering(tail.graph, last)]
 
 
 def _weighty(model: nn.Module) -> list[str]:
-    leaves = [n for n in splittable_layers(model) if not list(model.get_submodule(n).children())]
-    found = [n for n in leaves if any(p.dim() > 1 for p in model.get_submodule(n).parameters())]
+    found = [name for name in splittable_layers(model) if _has_weights(model.get_submodule(name))]
     if not found:
         raise UserError(f"model: {type(model).__name__} has no layer with weights at which it can be cut")
     return found
+
+
+def _has_weights(part: nn.Module) -> bool:
+    return not list(part.children()) and any(p.dim() > 1 for p in part.parameters())
 
 
 def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
@@ -72,7 +87,7 @@ def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
             part = student.get_submodule(name)  # in the tail, what is traced is a shell with its parameters
             if isinstance(getattr(part, "weight", None), nn.Parameter) and part.weight.dim() > 1:
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
-                if part.bias is not None:
+                if getattr(part, "bias", None) is not None:
                     nn.init.zeros_(part.bias)
             elif inside.issuperset(part.parameters()):  # attention's name has an underscore
                 getattr(part, "reset_parameters", getattr(part, "_reset_parameters", lambda: None))()

@@ -173,10 +173,11 @@ def fare(
     k, size = dry_run(model, model).shape[1], torch.Size(model.input_shape).numel()
     share = min(1.0, memory / (samples * k * (DRAWN + TURNED) * size))
     pictures = draw(max(1, round(share * DRAWN * samples * k)), tuple(model.input_shape), seed)
-    answers = _through(model, pictures, (low, high))
+    device = device_of(model)
+    answers = _through(model, pictures, (low, high), device)
     turned = turn(model, pictures, answers, max(1, round(share * TURNED * samples)), (low, high), seed, follow)
-    x = _through(body, torch.cat([pictures, turned]), (low, high))
-    labels = torch.cat([tail(part.to(device_of(model))).argmax(1).cpu() for part in x.split(PART)])
+    x = _through(body, torch.cat([pictures, turned]), (low, high), device)
+    labels = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(PART)])
     order = labels.argsort(stable=True)
     return x[order], labels[order]
 
@@ -229,7 +230,7 @@ def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float
 
 
 @torch.no_grad()
-def _through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+def _through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device) -> torch.Tensor:
     """What a network gives, float32 on the CPU, for uint8 pictures."""
     made = []
     for part in pictures.split(PART):

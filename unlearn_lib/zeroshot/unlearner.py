@@ -14,7 +14,7 @@ from torch import nn
 
 from unlearn_lib.common import UserError, as_number, check_forget, device_of, listed, log, progress
 from unlearn_lib.networks import dry_run, plain, split
-from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed
+from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed, unpulled
 from unlearn_lib.zeroshot.impressions import Impressions
 from unlearn_lib.zeroshot.methods import DEEP, Switches, check_method, check_numbers, losses_of, mask
 
@@ -112,6 +112,8 @@ class ZeroShotUnlearner:
             self.layer,
             listed(inner_layers(self.model, self.layer)),
         )
+        if behind := unpulled(self.model):
+            log.warning("deep: more than one tensor enters the last layers; no code is pulled at %s", listed(behind))
         teacher = copy.deepcopy(plain(self.model)).eval().requires_grad_(False)
         trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad and p.dim() > 1]
         if same := [name for name, p in trained if torch.equal(p, teacher.get_parameter(name))]:
