@@ -58,6 +58,12 @@ class TypeAndDevice(Net):
         return self.fc(self.mid(self.conv(x)).flatten(1).to(dtype) + torch.zeros(1, device=device))
 
 
+class Made(Net):
+    def forward(self, x):
+        rows, x = x.size(0), x * torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1)
+        return self.fc(self.mid(self.conv(x)).view(rows, -1))
+
+
 class Checked(Net):
     def forward(self, x):
         if x.dim() != 4 or x.shape[1] != 3:
@@ -193,6 +199,7 @@ NETWORKS = {
     "one that asks for single pictures": (AskingForOne, ["fc"]),
     "a number made from contents": (Item, ["fc"]),
     "a written-out swish": (Swish, ALL),
+    "a tensor made on the way": (Made, ALL),
     "weight norm": (normed, ALL),
     "weight norm by a hook": (lambda: normed(kind=torch.nn.utils.weight_norm), ALL),
     "weight norm of a traced layer": (lambda: normed(custom=True), ALL),

@@ -84,7 +84,7 @@ def _tail(model: nn.Module, traced: fx.GraphModule, at: int, crossing: fx.Node) 
         if node not in copies:
             past = node in before or (asks_size(node) and node.all_input_nodes[0] in before - {crossing})
             if past and node.op != "get_attr":
-                found = found or values(plain(model), traced.graph)
+                found = found or values(plain(model), traced.graph, traced)
             if past and node.op != "get_attr" and not isinstance(found[0][node], torch.Tensor):
                 copies[node] = _stand_in(node, crossing, found, x)
             else:

@@ -83,15 +83,15 @@ def contents(graph: fx.Graph) -> set[fx.Node]:
     return found
 
 
-def values(model: nn.Module, graph: fx.Graph) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
+def values(model: nn.Module, graph: fx.Graph, parts: nn.Module) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
     """What the nodes hold in batches of two and of three pictures; of tensors there is the shape (on `meta`).
 
-    Found once for a network as it is printed and traced.
+    parts: what holds all that the graph names. Found once for a network as it is printed and traced.
     """
     x = probe(model)
     key = (repr(model), str(graph), x.shape, x.dtype, x.device)
     if _found.get(model, (None,))[0] != key:
-        _found[model] = key, [dry_run(lambda x: _Recorder(model, graph).follow(x), model, batch) for batch in (2, 3)]
+        _found[model] = key, [dry_run(lambda x: _Recorder(parts, graph).follow(x), model, batch) for batch in (2, 3)]
     return tuple({node: found[node.name] for node in graph.nodes if node.name in found} for found in _found[model][1])
 
 
@@ -148,7 +148,7 @@ class _Tracer(fx.Tracer):
         if node not in contents(self.graph) and hasattr(self.root, "input_shape"):
             self.looking = True
             try:
-                found = values(self.root, self.graph)
+                found = values(self.root, self.graph, self.root)
             finally:
                 self.looking = False
             if not varies(node, found):
