@@ -306,11 +306,24 @@ def test_deepinversion_without_batchnorm_or_inside_the_network_is_refused(model,
         ({"recipe": "deep"}, "recipe: 'deep' given"),
         ({"samples": 0}, "samples, steps: 0"),
         ({"layer": "fc9"}, "layer: 'fc9' given"),
+        ({"layer": "fc3", "recipe": "drawn", "classes": [1]}, "classes: .1. given; drawn"),
     ],
 )
 def test_what_cannot_be_made_is_refused(model, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_impressions(model, **arguments)
+
+
+def test_a_network_that_answers_with_probabilities_is_refused(model):
+    ended = nn.Sequential(model, nn.Softmax(1))
+    ended.input_shape = model.input_shape
+    with pytest.raises(ValueError, match="model: Sequential returns probabilities"):
+        make_impressions(ended, "0.fc3")
+
+
+def test_without_batchnorm_there_is_no_distance_to_its_statistics(model):
+    with pytest.raises(ValueError, match="model: LeNet5 has no BatchNorm2d"):
+        statistics_distance(model, torch.rand(2, 1, 28, 28))
 
 
 def test_zero_shot_means_that_no_function_here_or_in_unlearning_takes_pictures():

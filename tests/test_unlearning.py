@@ -260,6 +260,13 @@ def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, ar
         ZeroShotUnlearner(model, impressions, **({"forget": FORGET} | arguments))
 
 
+def test_forgetting_a_class_without_impressions_is_refused(model):
+    some = make_impressions(model, samples=2, classes=[0, 1, 5])
+    with pytest.raises(ValueError, match=r"forget: \[1, 3\] given, but there are no impressions of \[3\]"):
+        ZeroShotUnlearner(model, some, [1, 3])
+    ZeroShotUnlearner(model, some, [1])
+
+
 def test_a_learning_rate_that_diverges_says_so(model, impressions):
     with pytest.raises(ValueError, match="lr: with 1000.0 the loss runs away"):
         ZeroShotUnlearner(model, impressions, FORGET, lr=1e3).unlearn()

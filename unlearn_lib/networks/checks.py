@@ -24,8 +24,8 @@ def check_foreign(model: nn.Module, name: str) -> None:
     if kinds != {torch.float32}:
         found = ", ".join(sorted(map(str, kinds)))
         raise UserError(f"model: its weights are {found}; float32 is accepted (model.float() makes them so)")
-    answers = model.eval()(torch.rand_like(probe(model)))
-    alone = model(probe(model, 1))
+    pictures = torch.rand(probe(model).shape, generator=torch.Generator().manual_seed(0)).to(probe(model))
+    answers, alone = model.eval()(pictures), model(pictures[:1])
     if not isinstance(answers, torch.Tensor) or answers.dim() != 2:
         return  # refused elsewhere
     if alone.shape != answers[:1].shape:

@@ -17,6 +17,7 @@ from unlearn_lib.common import UserError, as_number, check_classes, device_of
 from unlearn_lib.networks import (
     Feasible,
     at_pixels,
+    check_foreign,
     dry_run,
     feasible_at,
     find_head,
@@ -73,11 +74,13 @@ def make_impressions(
     layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
     samples, seed, begin = as_number("samples", samples), as_number("seed", seed), time.perf_counter()
     if recipe == "drawn":
+        if classes is not None:
+            raise UserError(f"classes: {classes} given; drawn pictures have the classes that the model gives them")
         drawn = fare(model, layer, samples, seed, memory, on_step)
         return Impressions(layer, *drawn, recipe, time.perf_counter() - begin)
     steps = as_number("steps", STEPS[recipe] if steps is None else steps)
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
-    feasible, k = feasible_at(model, layer), _outputs(tail, shape, device)
+    feasible, k = feasible_at(model, layer), dry_run(model, model).shape[1]
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
     like = {"pixels": at_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))
@@ -109,9 +112,7 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
         raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} or drawn is accepted")
     if as_number("samples", samples) < 1 or (steps is not None and as_number("steps", steps) < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
-    kind = next(model.parameters()).dtype
-    if kind != torch.float32:
-        raise UserError(f"model: its weights are {kind}; float32 is accepted (model.float() makes them so)")
+    check_foreign(model, type(model).__name__)
     if layer is not None:
         split(model, layer := str(layer))
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
@@ -215,12 +216,6 @@ def default_layer(model: nn.Module) -> str:
         if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
             return layer
     raise UserError(f"layer: none of {type(model).__name__} is responsive; train the model first")
-
-
-@torch.no_grad()
-def _outputs(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
-    """The number of classes that a tail tells apart."""
-    return tail(torch.zeros(2, *shape, device=device)).shape[1]
 
 
 def _head_rows(model: nn.Module, k: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import device_of, fast_arithmetic
+from unlearn_lib.common import UserError, device_of, fast_arithmetic
 from unlearn_lib.networks import Feasible
 from unlearn_lib.zeroshot.heads import linear_of, start_at_head
 
@@ -154,6 +154,8 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
     """
     with watched_statistics(model) as distances:
         model.eval()(x.to(device_of(model)))
+    if not distances:
+        raise UserError(f"model: {type(model).__name__} has no BatchNorm2d with statistics; one that has is accepted")
     return float(sum(distances))
 
 

@@ -64,9 +64,10 @@ class ZeroShotUnlearner:
                 setattr(self, name, as_number(name, getattr(self, name)))
         check_numbers(self.lr, self.epochs, self.batch_size, self.forget_weight, self.retain_weight)
         check_method(self.model, self.method, self.layer)
-        drawn = self.impressions.recipe == "drawn"  # of which a class may be missing
-        k = dry_run(self.model, plain(self.model)).shape[1] if drawn else int(self.impressions.labels.max()) + 1
-        self.forget = check_forget(self.forget, k)
+        self.forget = check_forget(self.forget, dry_run(self.model, plain(self.model)).shape[1])
+        without = sorted({*self.forget} - {*self.impressions.labels.tolist()})
+        if without and self.impressions.recipe != "drawn":  # of which a class may be missing
+            raise UserError(f"forget: {self.forget} given, but there are no impressions of {without}; make them too")
         if self.layer != self.impressions.layer:
             raise UserError(
                 f"layer: {self.layer!r} given, but the impressions are inputs of {self.impressions.layer!r}"
