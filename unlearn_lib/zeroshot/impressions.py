@@ -63,8 +63,7 @@ def make_impressions(
     strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves few steps to do.
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
-    deepinversion: pixels, CE(tail(x), c) + the distance of what enters each BatchNorm, over all classes mixed, to its
-    running mean and variance, see `invert` (Yin et al. 2020); for networks that have any.
+    deepinversion: pixels; what enters each BatchNorm also comes near its statistics, see `invert` (Yin et al. 2020).
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
     drawn: what enters the layer for pictures drawn from the seed, see `fare`; `samples` decides on how many.
     All classes x samples are optimised together, in chunks of about `memory` bytes besides the result; Adam works
