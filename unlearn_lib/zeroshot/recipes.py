@@ -20,7 +20,7 @@ SMOOTHING = 0.05  # of the labels of calibrated impressions
 STEPS = {"natural": 100, "calibrated": 100, "published": 1000, "deepinversion": 200}
 STATISTICS, ROUGHNESS = 6.0, 0.05  # weights of the distance to BatchNorm's statistics, of total variation
 
-Follow = Callable[[int, torch.Tensor], None] | None
+Follow = Callable[[int, torch.Tensor], None]
 
 
 def optimise(
@@ -30,15 +30,16 @@ def optimise(
     labels: torch.Tensor,
     steps: int,
     feasible: Feasible,
-    follow: Follow = None,
+    follow: Follow | None = None,
     **like,
 ) -> torch.Tensor:
     """x [N, *shape] made impressions of `labels` by a recipe; `like` goes to `calibrate`."""
+    follow = follow or (lambda step, x: None)
     if recipe == "published":
-        return publish(tail, x, labels, steps, follow=follow)
+        return publish(tail, x, labels, steps, follow)
     if recipe == "deepinversion":
-        return invert(tail, x, labels, steps, feasible.bounds, follow=follow)
-    return calibrate(tail, x, labels, steps, feasible, follow=follow, **like)
+        return invert(tail, x, labels, steps, follow, feasible.bounds)
+    return calibrate(tail, x, labels, steps, follow, feasible, **like)
 
 
 def calibrate(
@@ -46,11 +47,11 @@ def calibrate(
     x: torch.Tensor,
     labels: torch.Tensor,
     steps: int,
+    follow: Follow,
     feasible: Feasible,
     *,
     targets: torch.Tensor | None = None,
     pixels: bool = False,
-    follow: Follow = None,
 ) -> torch.Tensor:
     """argmin_x CE(tail(x), c) + 2e-4 |x|^2, smoothed labels, within what is `feasible`, by Adam from x [N, *shape].
 
@@ -64,7 +65,6 @@ def calibrate(
         x, most, lr = start_at_head(head, x, labels, targets, feasible)
         steps = min(steps, most)
     optimiser, generator = torch.optim.Adam([x.requires_grad_(True)], lr=lr), torch.Generator().manual_seed(0)
-    follow = follow or (lambda step, x: None)
     follow(0, feasible.outer(x.detach()))
     for step in range(steps):
         shown = x
@@ -83,13 +83,7 @@ def calibrate(
 
 
 def invert(
-    net: nn.Module,
-    x: torch.Tensor,
-    labels: torch.Tensor,
-    steps: int,
-    bounds: tuple[float, float],
-    *,
-    follow: Follow = None,
+    net: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, follow: Follow, bounds: tuple[float, float]
 ) -> torch.Tensor:
     """argmin_x CE(net(x), c) + STATISTICS x distance + ROUGHNESS x total variation (DeepInversion), x [N, C, H, W].
 
@@ -98,7 +92,7 @@ def invert(
     to ten pixels wide they learn at 0.06, wider ones slower, so that shapes come before grain (Adam on pixels alone
     draws grain). Moved by up to a twelfth.
     """
-    follow, (height, width) = follow or (lambda step, x: None), x.shape[2:]
+    height, width = x.shape[2:]
     sizes = [(max(2, height >> k), max(2, width >> k)) for k in range(6)]
     levels = [torch.zeros(*x.shape[:2], *size, device=x.device, requires_grad=True) for size in sizes]
     rates = [0.06 * min(1, 10 / size[1]) for size in sizes]
@@ -113,13 +107,14 @@ def invert(
         return whole + (whole.clamp(*bounds) - whole).detach()  # its gradient goes on where it is cut off
 
     follow(0, x)
-    with watched_statistics(net, each=True) as distances:
+    with watched_statistics(net) as distances:
         for step in range(steps):
             picture, moves = painted(), torch.randint(-most, most + 1, (2,), generator=generator).tolist()
             with fast_arithmetic(x.device):
                 logits = net(picture.roll(tuple(moves), (2, 3))).float()
+            distance = torch.stack([off / norm for off, norm in distances]).mean()
             rough = sum(picture.diff(dim=d).flatten(1).square().sum(1).add(1e-8).sqrt().mean() for d in (2, 3))
-            loss = F.cross_entropy(logits, labels) + STATISTICS * torch.stack(distances).mean() + ROUGHNESS * rough
+            loss = F.cross_entropy(logits, labels) + STATISTICS * distance + ROUGHNESS * rough
             distances.clear()
             optimiser.zero_grad()
             loss.backward(inputs=levels)
@@ -129,19 +124,15 @@ def invert(
     return painted().detach()
 
 
-def publish(
-    tail: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, *, follow: Follow = None
-) -> torch.Tensor:
+def publish(tail: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, follow: Follow) -> torch.Tensor:
     """argmax_x z_c(x) by Adam from x [N, *shape], without bound (Simonyan et al. 2013, Mopuri et al. 2018)."""
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=0.1)
-    if follow:
-        follow(0, x.detach())
+    follow(0, x.detach())
     for step in range(steps):
         (x.grad,) = torch.autograd.grad(-tail(x).gather(1, labels[:, None]).sum(), x)
         optimiser.step()
-        if follow:
-            follow(step + 1, x.detach())
+        follow(step + 1, x.detach())
     return x.detach()
 
 
@@ -156,23 +147,19 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
         model.eval()(x.to(device_of(model)))
     if not distances:
         raise UserError(f"model: {type(model).__name__} has no BatchNorm2d with statistics; one that has is accepted")
-    return float(sum(distances))
+    return float(sum(off for off, _ in distances) / sum(norm for _, norm in distances))
 
 
 @contextmanager
-def watched_statistics(net: nn.Module, *, each: bool = False) -> Iterator[list[torch.Tensor]]:
-    """A list to which every pass through `net` adds the terms of `statistics_distance`, one a BatchNorm.
-
-    each: relative to each layer's own norms, and not to those of all layers together.
-    """
+def watched_statistics(net: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """A list to which every pass through `net` adds the terms of `statistics_distance`, two of a BatchNorm."""
     distances, norms = [], [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
-    total = sum(m.running_mean.norm() + m.running_var.norm() for m in norms)
 
     def compare(module, inputs):
         x = inputs[0].float()
         mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
-        norm = module.running_mean.norm() + module.running_var.norm() if each else total
-        distances.append(((mean - module.running_mean).norm() + (variance - module.running_var).norm()) / norm)
+        off = (mean - module.running_mean).norm() + (variance - module.running_var).norm()
+        distances.append((off, module.running_mean.norm() + module.running_var.norm()))
 
     hooks = [m.register_forward_pre_hook(compare) for m in norms]
     try:
