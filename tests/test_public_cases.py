@@ -1027,3 +1027,6 @@ def test_a_network_of_another_form_is_kept_and_opened_again(forms, name):
     again = evaluate(lab.load(run), lab.dataset, [1])
     assert again["confusion"] == run.metrics["original"]["confusion"]
     assert (lab.unlearn(samples=10).blocks["masked"] is None) == (name == "no_bias")
+    if name == "no_bias":
+        with pytest.raises(UserError, match="its head has no bias, which published needs"):
+            lab.unlearn("published")

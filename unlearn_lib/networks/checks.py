@@ -15,7 +15,8 @@ def check_foreign(model: nn.Module, name: str) -> None:
     squeezed away, and probabilities in the place of logits, on which training hardly moves. The picture's shape has
     to stand in `model.input_shape`.
     """
-    tensors = list(plain(model).state_dict().values())
+    model = plain(model)
+    tensors = list(model.state_dict().values())
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
         raise UserError(f"model: {name} is quantised or keeps more than tensors; a plain float32 network is accepted")
     kinds = {p.dtype for p in model.parameters()}

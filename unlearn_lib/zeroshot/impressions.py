@@ -22,6 +22,7 @@ from unlearn_lib.networks import (
     feasible_at,
     find_head,
     layer_shape,
+    plain,
     split,
     splittable_layers,
     traced_once,
@@ -79,7 +80,7 @@ def make_impressions(
         return Impressions(layer, *drawn, recipe, time.perf_counter() - begin)
     steps = as_number("steps", STEPS[recipe] if steps is None else steps)
     (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
-    feasible, k = feasible_at(model, layer), dry_run(model, model).shape[1]
+    feasible, k = feasible_at(model, layer), dry_run(plain(model), model).shape[1]
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
     like = {"pixels": at_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))

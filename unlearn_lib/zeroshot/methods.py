@@ -148,8 +148,8 @@ def check_method(model: nn.Module, method: str, layer: str) -> None:
         raise UserError(
             f"layer: {layer!r} given, but some weights are used before and behind it; one where none are is accepted"
         )
-    if method == "mask":
-        find_head(model)
+    if method in ("mask", "published") and model.get_submodule(find_head(model)).bias is None:
+        raise UserError(f"model: its head has no bias, which {method} needs")
     if method == "deep" and not inner_layers(model, layer):
         raise UserError(
             f"layer: {layer!r} given; deep works before the head alone, its features being what is to forget"
