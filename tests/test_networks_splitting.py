@@ -404,6 +404,31 @@ def test_ranges_follow_arithmetic(way, bounds):
     assert low <= y.min() <= y.max() <= high
 
 
+class Keeping(Net):
+    """Keeps for the next pass what depends on the size alone, as some transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.grid, self.fc, self.input_shape = None, nn.Linear(4, 5), (3, 96, 96)
+
+    def forward(self, x):
+        if self.grid is None or self.grid.shape[0] != x.shape[-1]:
+            self.grid = torch.linspace(0, 1, x.shape[-1])
+            self.register_buffer("turned", self.grid.flip(0))
+        return self.fc(self.conv(x * self.grid + self.turned).mean((2, 3)))
+
+
+def test_what_a_network_keeps_of_a_pass_is_no_stand_in_of_ours():
+    net = Keeping().eval()
+    x = torch.rand(2, 3, 96, 96)
+    for _ in range(2):
+        assert splittable_layers(net) == ["conv", "fc"] and layer_shape(net, "fc") == (4,)
+        assert net.grid is None and not list(net.buffers())
+    body, tail = split(net, "fc")
+    assert torch.equal(tail(body(x)), net(x)) and type(net.grid) is type(net(x)) is torch.Tensor
+    assert layer_shape(net, "fc") == (4,) and torch.equal(split(net, "fc")[0](x), body(x))
+
+
 def test_pixels_have_the_range_that_the_network_is_given():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     net.input_range = (-2.0, 1.0)

@@ -1,7 +1,7 @@
 """What a network is, out of its wrapper, and what shapes it gives for pictures of zeros."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import nn
@@ -33,12 +33,27 @@ def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
     return torch.zeros(batch, *model.input_shape, dtype=dtype, device=device_of(model))
 
 
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Undo what a pass leaves behind in the model's parts: what they keep for the next one would be no real tensor."""
+    parts = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
+    states = [(held, {**held}) for part in parts for held in (vars(part), part._buffers)]
+    try:
+        yield
+    finally:
+        for held, before in states:
+            for name in held.keys() - before.keys():
+                del held[name]
+            held.update(before)
+
+
 def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
     """`run` of a probe, without gradients: of a large one by shapes alone where all parts can, which is faster."""
     x = probe(model, batch)
     with torch.no_grad():
         if x[0].numel() > LARGE:
-            with suppress(Exception), FakeTensorMode(allow_non_fake_inputs=True):  # a part may want real numbers
+            # a part may want real numbers
+            with suppress(Exception), untouched(model), FakeTensorMode(allow_non_fake_inputs=True):
                 return run(torch.zeros_like(x))
         return run(x)
 

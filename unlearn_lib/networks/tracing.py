@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.utils._pytree import tree_map_only
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.probing import dry_run, plain, probe
+from unlearn_lib.networks.probing import dry_run, plain, probe, untouched
 
 SIZES = {"size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "is_floating_point"}
 UNTIL = "_until_head"  # the module that stands for all that comes before the head of an untraceable network
@@ -54,14 +54,11 @@ def trace(model: nn.Module) -> fx.GraphModule:
 
 def _trace(model: nn.Module) -> fx.GraphModule:
     with _lock, _recorded_len():
-        attributes = set(vars(model))
         try:
-            traced = fx.GraphModule(model, _Tracer().trace(model))
+            with untouched(model):  # by constants that torch.fx leaves behind, too
+                traced = fx.GraphModule(model, _Tracer().trace(model))
         except Exception as error:  # what is traced is anybody's code
             return _until_head(model, error)
-        finally:
-            for name in set(vars(model)) - attributes:  # constants that torch.fx leaves behind
-                delattr(model, name)
     answer = next(iter(reversed(traced.graph.nodes))).args[0]
     if not isinstance(answer, fx.Node) or (answer.op == "call_function" and isinstance(answer.target, type)):
         raise UserError(no_tensor(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
