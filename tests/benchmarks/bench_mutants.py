@@ -102,8 +102,8 @@ zeroshot/recipes.py: test_impressions
 + pass
 - loss = loss + 2e-3 * (
 + loss = loss + 0 * (
-- STATISTICS * torch.stack(distances).mean()
-+ 0 * torch.stack(distances).mean()
+- STATISTICS * distance
++ 0 * distance
 - torch.optim.Adam([x], lr=0.1)
 + torch.optim.Adam([x], lr=0.2)
 zeroshot/heads.py: test_impressions
