@@ -17,10 +17,8 @@ def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history:
     """Write a run folder, in place of an older one of that name, and return it."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
     files = {"history.json": [content_digest(history)], "metrics.json": [content_digest(metrics)]}
-    config, new = (
-        {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files},
-        scratch_of(root / name),
-    )
+    config = {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files}
+    new = scratch_of(root / name)
     with locked(root / name):
         try:
             save_tensors(new / "model.safetensors", model.state_dict())

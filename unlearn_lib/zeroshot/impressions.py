@@ -1,7 +1,6 @@
 """Class impressions: inputs of a layer, optimised from noise until the model sees a class in them.
 
-They stand in for the data that nobody has any more. Nothing here takes pictures, loaders or statistics of real data:
-the trained model is the only source.
+They stand in for the data that nobody has any more; the trained model is their only source.
 """
 
 import time
@@ -164,15 +163,8 @@ def follow_impression(
 ) -> tuple[pd.DataFrame, torch.Tensor]:
     """One impression's way from noise: confidence and norm at every step, and its states [steps + 1, *shape]."""
     states = []
-    made = make_impressions(
-        model,
-        layer,
-        samples=1,
-        recipe=recipe,
-        steps=steps,
-        classes=[label],
-        on_step=lambda step, x: states.append(x[0].clone()),
-    )
+    numbers = {"samples": 1, "recipe": recipe, "steps": steps, "classes": [label]}
+    made = make_impressions(model, layer, **numbers, on_step=lambda step, x: states.append(x[0].clone()))
     states = torch.stack(states)
     with torch.no_grad():
         _, tail = split(model, made.layer)

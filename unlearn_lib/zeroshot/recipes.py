@@ -1,7 +1,4 @@
-"""Recipes: how a batch of class impressions is optimised, from noise, through the tail of a network.
-
-Nothing here takes pictures, loaders or statistics of real data; BatchNorm's running statistics are part of a model.
-"""
+"""Recipes: how a batch of class impressions is optimised, from noise, through the tail of a network."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
