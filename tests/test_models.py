@@ -160,6 +160,11 @@ def flexible(num_classes, size=16):
     model.framing = {"resize": 20, "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bicubic"}
     return model
 
+def framed():
+    model = fixed()
+    model.input_shape, model.framing = (1, 32, 32), {"resize": 40}
+    return model
+
 class Pair(nn.Linear):
     input_shape = (1, 4, 4)
     def __init__(self, num_classes):
@@ -189,6 +194,8 @@ def test_its_preprocessing_travels_with_it(here):
     assert (framing.shape, framing.resize, framing.mean) == ((3, 24, 24), 20, (0.5,) * 3)
     assert framing.plain()["interpolation"] == "bicubic"
     assert framing_of(f"{here}:fixed", None) is None
+    assert framing_of(f"{here}:framed", None).resize == 40
+    assert framing_of(f"{here}:framed", None, 16).resize == 20
 
 
 def test_a_network_with_other_outputs_than_classes_is_refused(here):

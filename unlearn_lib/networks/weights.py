@@ -38,6 +38,8 @@ def framing_of(model: str, weights: str | None, size: int | None = None) -> Fram
         if isinstance(framing, dict):
             mode = InterpolationMode(framing.get("interpolation", "bilinear"))
             framing = Framing(**framing | {"shape": made.input_shape, "interpolation": mode})
+        if framing and framing.resize:
+            framing = replace(framing, resize=round(framing.resize * made.input_shape[-1] / made.own_size))
         return framing and replace(framing, shape=made.input_shape)
     if weights is None:
         return None

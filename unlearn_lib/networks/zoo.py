@@ -200,8 +200,9 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
         )
     model = plain(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    shape = tuple(getattr(model, "input_shape", (channels, 64, 64)))
+    shape = tuple(getattr(model, "input_shape", (channels, size or 64, size or 64)))
     model.input_shape = shape if size is None else (shape[0], size, size)
+    model.own_size = shape[-1]  # for which its framing is meant
     with _size_told(name, model.input_shape[-1]):
         check_foreign(model, name)
     return model
