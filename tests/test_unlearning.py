@@ -20,7 +20,7 @@ from unlearn_lib import (
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.networks import shares_weights
-from unlearn_lib.zeroshot import PUBLISHED, Switches, carry_over, carry_over_sentence, carrying
+from unlearn_lib.zeroshot import PUBLISHED, Impressions, Switches, carry_over, carry_over_sentence, carrying
 from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
 
@@ -267,9 +267,18 @@ def test_forgetting_a_class_without_impressions_is_refused(model):
     ZeroShotUnlearner(model, some, [1])
 
 
-def test_a_learning_rate_that_diverges_says_so(model, impressions):
+def test_a_learning_rate_that_diverges_says_so(model, impressions, published_impressions):
     with pytest.raises(ValueError, match="lr: with 1000.0 the loss runs away"):
         ZeroShotUnlearner(model, impressions, FORGET, lr=1e3).unlearn()
+    with pytest.raises(ValueError, match="lr: with 10000000000.0 the loss runs away"):
+        ZeroShotUnlearner(model, published_impressions, FORGET, method="published", lr=1e10).unlearn()
+
+
+def test_a_loss_that_is_no_number_says_so_also_beside_one_that_is(model):
+    labels = torch.arange(10).repeat_interleave(20)[:180]  # drawn pictures may miss a class, here 9
+    drawn = Impressions("fc3", torch.full((180, 84), float("nan")), labels, "drawn", 0.0)
+    with pytest.raises(ValueError, match="the loss runs away"):
+        ZeroShotUnlearner(model, drawn, [9]).unlearn()
 
 
 @given(st.floats(0.1, 10), st.integers(2, 40))
