@@ -364,6 +364,21 @@ def test_hard_inputs_of_one_network_at_two_sizes_are_not_taken_for_each_other():
         assert carrying._asked(net, "2", [1], seed=0)[0].shape[1:] == (4, side, side)
 
 
+class Tempered(nn.Sequential):
+    temperature = 1.0
+
+    def forward(self, x):
+        return super().forward(x) / self.temperature
+
+
+def test_hard_inputs_of_a_network_at_two_temperatures_are_not_taken_for_each_other():
+    net = Tempered(nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    net.input_shape = (1, 2, 4)
+    cold = carrying._asked(net, "3", [1], seed=0)
+    net.temperature = 0.1
+    assert not torch.equal(carrying._asked(net, "3", [1], seed=0)[0], cold[0])
+
+
 def test_weights_that_are_used_before_and_behind_the_layer_are_refused():
     net = nn.Sequential(nn.Flatten(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     net.input_shape, net[3].weight = (1, 2, 4), net[1].weight

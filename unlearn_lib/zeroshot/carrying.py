@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import device_of
-from unlearn_lib.networks import dry_run, feasible_at, split, traced_once
+from unlearn_lib.networks import dry_run, feasible_at, split, trace, traced_once
 from unlearn_lib.store import digest
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
@@ -46,7 +46,7 @@ def carry_over(
 def _asked(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[torch.Tensor]:
     """`held_out`, made once for all that have unlearned the same classes of a network."""
     taken = [getattr(model, name, None) for name in ("input_shape", "input_range")]
-    key = digest(str(model), model.state_dict(), *taken, device_of(model), layer, forget, seed)
+    key = digest(str(model), str(trace(model).graph), model.state_dict(), *taken, device_of(model), layer, forget, seed)
     made = _made.get(key)
     if made is None:
         made = held_out(model, layer, forget, seed)
