@@ -967,6 +967,8 @@ def named(num_classes=10): return Net(num_classes, lambda y, x, training: {"logi
 def pair_in_training(num_classes=10): return Net(num_classes, lambda y, x, training: (y, x) if training else y)
 def squeezed(num_classes=10): return Net(num_classes, lambda y, x, training: y.squeeze())
 def softmax(num_classes=10): return Net(num_classes, lambda y, x, training: y.softmax(1))
+def sigmoid(num_classes=10): return Net(num_classes, lambda y, x, training: y.sigmoid())
+def tanh(num_classes=10): return Net(num_classes, lambda y, x, training: y.tanh())
 def maps(num_classes=10): return Net(num_classes, lambda y, x, training: y[:, :, None, None])
 def seven(num_classes=10): return Net(7)
 def half(num_classes=10): return Net(num_classes).half()
@@ -1001,6 +1003,8 @@ def forms(tmp_path, monkeypatch):
             "model: forms:squeezed answers a single picture with (10,), (1, 10) is wanted; flatten(1) instead",
         ),
         ("softmax", "model: forms:softmax returns probabilities (softmax); one that returns its logits is accepted"),
+        ("sigmoid", "model: forms:sigmoid returns numbers between 0 and 1; one that returns its logits is accepted"),
+        ("tanh", "model: forms:tanh returns numbers between -1 and 1; one that returns its logits is accepted"),
         ("maps", "model: forms:maps has 10x1x1 outputs"),
         ("seven", "model: forms:seven has 7 outputs; 10 are wanted"),
         ("half", "model: its weights are torch.float16; float32 is accepted"),

@@ -1,8 +1,9 @@
 """Networks: where they come from, their weights, and how they are cut into body and tail."""
 
 from unlearn_lib.networks.bounds import bounds_of
+from unlearn_lib.networks.checks import check_foreign, check_logits
 from unlearn_lib.networks.feasible import Feasible, feasible_at
-from unlearn_lib.networks.probing import check_foreign, check_logits, dry_run, layout_of, plain, probe
+from unlearn_lib.networks.probing import dry_run, layout_of, plain, probe
 from unlearn_lib.networks.runs import (
     Run,
     check_run,

@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.networks.splitting import find_cut, operation
-from unlearn_lib.networks.tracing import asks_size
+from unlearn_lib.networks.tracing import asks_size, trace
 
 Interval = tuple[float, float]
 ANY: Interval = (-torch.inf, torch.inf)
@@ -48,6 +48,15 @@ def bounds_of(model: nn.Module, layer: str) -> Interval:
     """
     traced, _, crossing = find_cut(model, layer)
     return interval_at(model, traced, crossing)
+
+
+def answers_between(model: nn.Module) -> Interval:
+    """The smallest and the largest number that the network can answer, whatever the picture, infinite where unknown.
+
+    Raises UserError where it cannot be traced.
+    """
+    traced = trace(model)
+    return interval_at(model, traced, next(iter(reversed(traced.graph.nodes))).args[0])
 
 
 def interval_at(model: nn.Module, traced: fx.GraphModule, crossing: fx.Node) -> Interval:

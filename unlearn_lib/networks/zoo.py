@@ -18,7 +18,8 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import UserError, as_number
-from unlearn_lib.networks.probing import check_foreign, dry_run, plain
+from unlearn_lib.networks.checks import check_foreign
+from unlearn_lib.networks.probing import dry_run, plain
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
 from unlearn_lib.networks.tracing import first_line, no_tensor
 
