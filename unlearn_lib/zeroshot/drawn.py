@@ -206,7 +206,8 @@ def turn(
         share = (0.5 + 0.5 * torch.rand(len(goal), 1, generator=generator)).where(mixed, torch.ones(()))
         other = torch.randint(k, (len(goal),), generator=generator)
         y = (share * F.one_hot(goal, k) + (1 - share) * F.one_hot(other, k)).to(device)
-        x, mixed, goal = _as_taken(net, pictures[start], bounds), mixed[:, 0].to(device), goal[:, None].to(device)
+        x = _as_taken(net, pictures[start], bounds, device)
+        mixed, goal = mixed[:, 0].to(device), goal[:, None].to(device)
         for step in range(STEPS):
             x = x.requires_grad_(True)
             with fast_arithmetic(device):
@@ -222,10 +223,10 @@ def turn(
     return torch.cat(made)
 
 
-def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float]) -> torch.Tensor:
+def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device) -> torch.Tensor:
     """uint8 pictures as a network takes them, float32 from the lowest to the highest value of its pixels."""
     low, high = bounds
-    x = low + pictures.to(device_of(net)).float() * ((high - low) / 255)
+    x = low + pictures.to(device).float() * ((high - low) / 255)
     return x.contiguous(memory_format=layout_of(net, x[:2]))
 
 
@@ -234,6 +235,6 @@ def _through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float]
     """What a network gives, float32 on the CPU, for uint8 pictures."""
     made = []
     for part in pictures.split(PART):
-        with fast_arithmetic(device_of(net)):
-            made.append(net(_as_taken(net, part, bounds)).float().cpu().contiguous())
+        with fast_arithmetic(device):
+            made.append(net(_as_taken(net, part, bounds, device)).float().cpu().contiguous())
     return torch.cat(made)

@@ -1,7 +1,8 @@
 """The unlearner: the tail of a copy of the model is trained on impressions alone, the body stays as it is.
 
 It reaches forget accuracy 0.00 at the mask's retain accuracy on LeNet5/MNIST {1, 2, 3, 4}, KarpathyNet/CIFAR-10
-{3, 4, 8} (one seed each here, three in the README) and on EfficientNet-Lite0 with 150 of ImageNet's 1,000 classes.
+{3, 4, 8} (one seed each here, three in the README) and on EfficientNet-Lite0 with 150 of ImageNet's 1,000 classes; and
+on five small networks with features of either sign (tanh, GroupNorm, LayerNorm, none, leaky ReLU) on shapes {1, 5, 7}.
 """
 
 import copy
@@ -137,10 +138,11 @@ class ZeroShotUnlearner:
         # no weight decay, which would move what no gradient moves; the published update keeps AdamW's default
         lr, decay = self.lr or default_rate(tail), 0.01 if published else 0.0
         head = model.get_submodule([self.layer, *inner_layers(model, self.layer)][-1])
-        groups = [{"params": [p for p in trained if p is not head.bias or published]}]
-        if not published and head.bias is not None:
+        bias = None if published else getattr(head, "bias", None)
+        groups = [{"params": [p for p in trained if p is not bias]}]
+        if bias is not None:
             # a step moves a logit as far through the bias, whose input is 1, as through all n weights of its row
-            groups.append({"params": [head.bias], "lr": lr * head.weight[0].numel()})
+            groups.append({"params": [bias], "lr": lr * head.weight[0].numel()})
         optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=large or None)
         batches = -(-len(self.impressions.labels) // self.batch_size)
         if published:
