@@ -24,14 +24,14 @@ store.py: test_store test_runs
 + pass
 - found = None if force else kept(path, key)
 + found = kept(path, key)
-- if content.get("key") == json.loads(json.dumps(key)) else
-+ if content.get("key") else
+- if whole and content.get("key") == json.loads(json.dumps(key)) else
++ if whole else
 - lock.acquire()
 + pass
 - if path.is_dir() and not _swap(new, path):
 + if shutil.rmtree(path, ignore_errors=True):
-- if not path.exists() and _aside(path).is_dir():
-+ if False:
+- _aside(path).rename(path)
++ pass
 - sort_keys=True, allow_nan=False
 + sort_keys=True
 networks/small.py: test_models test_training
@@ -86,6 +86,8 @@ zeroshot/unlearner.py: test_unlearning
 + torch.Generator().manual_seed(0)
 - (self.forget_weight, self.retain_weight), losses
 + (1.0, 1.0), losses
+- lr * head.weight[0].numel()
++ lr
 - min(self.epochs, -(-UPDATES // batches))
 + self.epochs
 - LinearLR(optimiser, 1.0, 0.0, epochs * batches)
