@@ -992,6 +992,16 @@ def forms(tmp_path, monkeypatch):
     return lambda name: Experiment(f"forms:{name}", "digits", **where)
 
 
+def test_a_network_whose_code_has_changed_is_another_though_its_weights_fit(forms, tmp_path, monkeypatch):
+    run = forms("no_bias").train()
+    assert forms("no_bias").train().fingerprint() == run.fingerprint()
+    (tmp_path / "forms.py").write_text(FORMS.replace(".relu()", ".tanh()"))
+    monkeypatch.delitem(sys.modules, "forms")
+    for use in (forms("no_bias").train, forms("no_bias").unlearn, run.load_model):
+        with pytest.raises(UserError, match="model: its code does something else than that which forms_no_bias"):
+            use()
+
+
 @pytest.mark.parametrize(
     "name, sentence",
     [

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Experiment, Split, UserError, evaluate, fit, make_model, open_run, runs_root, store
+from unlearn_lib.experiment.steps import tell_accuracy
 from unlearn_lib.networks import amend_run
 from unlearn_lib.networks.runs import class_code, load_weights, run_name
 from unlearn_lib.store import load_tensors, save_tensors
@@ -333,3 +335,20 @@ def test_validation_without_pictures_keeps_the_trained_network(lab):
     model, fresh = make_model("lenet5", 10), make_model("lenet5", 10)
     assert fit(model, data, epochs=1)["val_accuracy"] == [None]
     assert not torch.equal(model.fc3.weight, fresh.fc3.weight)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_golden_is_warned_of_where_its_start_may_know_the_forget_classes(lab, tmp_path, caplog, head):
+    state = lab.load(lab.original()).state_dict()
+    torch.save({n: t if head or "fc3" not in n else t[:7] for n, t in state.items()}, tmp_path / "start.pth")
+    tuned = Experiment("lenet5", "digits", [1], weights=str(tmp_path / "start.pth"), train_epochs=1, runs_root=tmp_path)
+    tuned.train()
+    tuned.golden()
+    assert ("may know the forget classes" in caplog.text) == head
+
+
+def test_golden_without_test_pictures_of_the_retain_classes_is_told_as_such(caplog):
+    caplog.set_level("INFO")
+    run = SimpleNamespace(name="golden-run", metrics={"golden": {"retain_accuracy": None}})
+    tell_accuracy(run, [1], "reused")
+    assert "golden-run: reused, no retain pictures to test" in caplog.text

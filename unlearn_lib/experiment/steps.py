@@ -58,7 +58,7 @@ def trained_run(lab, forget: list[int]) -> Run:
         if anew:
             checkpoint.unlink(missing_ok=True)
         model = lab.new_model(lab.seed)
-        ready, history = start_from(model, lab), {}
+        ready, history = start_from(model, lab, forget), {}
         if not ready:
             numbers = {"label_smoothing": lab.label_smoothing, "seed": lab.seed, "device": lab.device}
             numbers |= {"checkpoint": checkpoint, "save_every": lab.save_every, "precision": lab.precision}
@@ -77,12 +77,14 @@ def tell_accuracy(run: Run, forget: list[int], done: str) -> None:
     """Say what was done for a trained run and how good it is, so that all who use it say the same of it."""
     kind, part, pictures = ("golden", "retain", "retain") if forget else ("original", "overall", "test")
     accuracy = run.metrics[kind][f"{part}_accuracy"]
-    log.info("%s: %s, %.2f%% of %s pictures right", run.name, done, 100 * accuracy, pictures)
+    right = f"no {pictures} pictures to test" if accuracy is None else f"{accuracy:.2%} of {pictures} pictures right"
+    log.info("%s: %s, %s", run.name, done, right)
 
 
-def start_from(model: nn.Module, lab) -> bool:
+def start_from(model: nn.Module, lab, forget: list[int]) -> bool:
     """Put the start's weights into a new model; whether it is ready, there being nothing to train it on.
 
+    Golden is warned of where its start has a head for these classes, and so may know those to forget.
     Raises UserError where there is neither, or where the weights are for other classes than the data's.
     """
     weights, data = lab.start["weights"], lab.dataset
@@ -92,6 +94,8 @@ def start_from(model: nn.Module, lab) -> bool:
         return False
     state = read_weights(lab.model, weights)
     apply_weights(model, state, weights)
+    if forget and all(name in state and state[name].shape == t.shape for name, t in model.state_dict().items()):
+        log.warning("golden: it starts from %s, head and all, and may know the forget classes from there", weights)
     if len(data.train):
         return False
     if outputs_of(model, state) != data.num_classes:

@@ -2,8 +2,7 @@
 
 lab = Experiment("lenet5", "digits", forget=[1, 2, 3, 4])
 original, golden = lab.train(), lab.golden()
-run = lab.unlearn("distill")
-table(run.blocks)
+table(lab.unlearn("distill").blocks)
 """
 
 import functools
@@ -220,6 +219,7 @@ class Experiment:
         arguments = {"model": self.model, "data": data.name, "data_digest": data.fingerprint, "seed": self.seed}
         arguments |= {"version": self.version or None, "dropout": self.dropout, "weights_digest": file and digest(file)}
         arguments |= self.start | {"size": self.framing.shape[-1], "precision": self.precision}
+        arguments |= {"code_digest": networks.code_digest(self.model, self.new_model)}
         return arguments | {"forget": forget, "label_smoothing": self.label_smoothing, **self.training}
 
     def anew(self, name: str) -> bool:

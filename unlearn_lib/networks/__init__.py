@@ -8,6 +8,7 @@ from unlearn_lib.networks.runs import (
     Run,
     check_run,
     class_code,
+    code_digest,
     difference,
     find_run,
     has_run,

@@ -8,13 +8,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
+from unlearn_lib.networks.tracing import trace
 from unlearn_lib.networks.weights import load_state
 from unlearn_lib.networks.zoo import make_model, model_code
 from unlearn_lib.store import digest, load_tensors, read_json, restore_folder
@@ -23,6 +24,7 @@ FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 NOTES = "versions device source classes data_given golden_run unreadable passed_over format files digest".split()
 DIGESTS = {
     "data_digest": "data: other pictures than those that {name} was made from",
+    "code_digest": "model: its code does something else than that which {name} was made with",
     "weights_digest": "weights: another file than that which {name} was made from",
     "original_file": "run: {name} was made from an original that has been made anew since",
 }
@@ -59,10 +61,15 @@ class Run:
         return self._json("history.json")
 
     def load_model(self) -> nn.Module:
-        """The saved model, in eval mode, on the CPU. Raises UserError where the file is damaged or another model's."""
+        """The saved model, in eval mode, on the CPU.
+
+        Raises UserError where the file is damaged or another model's, or where the network's code has changed.
+        """
         c = self.config
         start = {"size": c["size"], "dropout": c["dropout"], "pretrained": bool(c.get("weights"))}
         model = make_model(c["model"], len(c["classes"]), **start)
+        if c.get("code_digest") not in (None, code_digest(c["model"], lambda: model)):
+            raise UserError(DIGESTS["code_digest"].format(name=self.name))
         return load_weights(model, self.path / "model.safetensors").eval()
 
     def _json(self, name: str) -> dict:
@@ -183,6 +190,17 @@ def content_digest(content: dict, as_read: bool = False) -> str:
     """
     content = {**content, "digest": None}
     return digest(json.dumps(content if as_read else json.loads(json.dumps(content)), sort_keys=True))
+
+
+def code_digest(name: str, make: Callable[[], nn.Module]) -> str | None:
+    """Digest of the parts and operations of a network of one's own, whose code may change; None for those by name."""
+    if ":" not in name:
+        return None
+    model = make()
+    try:
+        return digest(str(model), str(trace(model).graph))
+    except UserError:  # it cannot be traced
+        return digest(str(model))
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
