@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from unlearn_lib import (
     ZeroShotUnlearner,
+    default_layer,
     distill_loss,
     evaluate,
     fit,
@@ -19,8 +20,9 @@ from unlearn_lib import (
     retain_mass_loss,
 )
 from unlearn_lib.common import UserError
-from unlearn_lib.networks import shares_weights
+from unlearn_lib.networks import shares_weights, split
 from unlearn_lib.zeroshot import PUBLISHED, Impressions, Switches, carry_over, carry_over_sentence, carrying
+from unlearn_lib.zeroshot.carrying import held_out
 from unlearn_lib.zeroshot.methods import losses_of
 from unlearn_lib.zeroshot.unlearner import default_rate
 
@@ -325,6 +327,58 @@ def test_carry_over_asks_at_the_layer_that_was_unlearned_from(model, layer):
     shares = carry_over(model, mask(model, FORGET), layer, FORGET)
     assert shares["forget_mass"] == 0
     assert shares["retain_agreement"] == 1
+
+
+def common_features(bias=True):
+    """A network whose features have much in common for all pictures: its first layer's bias outweighs the picture."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.LayerNorm(32), nn.Linear(32, 6, bias=bias)).eval()
+    nn.init.normal_(net[1].bias, std=2.0)
+    net.input_shape, net.input_range = (1, 8, 8), (-1.0, 1.0)
+    return net
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_network_that_gives_f_what_all_pictures_have_in_common_is_warned_of(told):
+    net = common_features()
+    spoiled = mask(net, [0, 1])
+    with torch.no_grad():
+        common = net[:3](torch.zeros(1, *net.input_shape))[0]
+        spoiled[3].weight[0], spoiled[3].bias[0] = 100 * common, -50 * common.square().sum()
+    if not told:
+        del net.input_range
+    assert carry_over_sentence(carry_over(net, mask(net, [0, 1]), "3", [0, 1]))[0]
+    assert not carry_over_sentence(carry_over(net, spoiled, "3", [0, 1]))[0]
+    kept = [split(net, "3")[1](x).argmax(1) == split(spoiled, "3")[1](x).argmax(1) for x in held_out(net, "3", [0, 1])]
+    assert all(same.float().mean() > 0.4 for same in kept)  # nearly all of R, about half of the inputs
+
+
+@pytest.mark.parametrize(("bias", "lines"), [(True, 0), (False, 1)])
+def test_a_tail_without_a_bias_on_features_of_either_sign_is_warned_of(bias, lines, caplog):
+    net = common_features(bias)
+    ZeroShotUnlearner(net, make_impressions(net, "3", samples=5), [0], epochs=1).unlearn()
+    assert caplog.text.count("from 3 on there is no bias") == lines
+
+
+def test_a_scale_behind_the_head_is_no_layer_to_unlearn_at():
+    class Gain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return x * self.gain
+
+    net = common_features().append(Gain())
+    assert default_layer(net) == "3"
+    with pytest.raises(UserError, match="no matrix is left to learn"):
+        ZeroShotUnlearner(net, make_impressions(net, "4", samples=5), [0]).unlearn()
+
+
+def test_a_head_with_weight_norm_is_where_unlearning_takes_place_by_default():
+    net = common_features()
+    nn.utils.parametrizations.weight_norm(net[3])
+    assert default_layer(net) == "3"
 
 
 def test_what_cannot_be_told_is_no_pass():

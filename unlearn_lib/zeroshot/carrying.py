@@ -13,11 +13,14 @@ from torch import nn
 from unlearn_lib.common import device_of
 from unlearn_lib.networks import dry_run, feasible_at, split, trace, traced_once
 from unlearn_lib.store import digest
+from unlearn_lib.zeroshot.drawn import draw, through
 from unlearn_lib.zeroshot.heads import linear_of
 from unlearn_lib.zeroshot.impressions import make_impressions
 
 PROBES = 300  # about as many held-out inputs of F, and of R, where the tail is the head alone
 DEEP_PROBES = 60  # elsewhere, where each takes a hundred passes through the tail
+PICTURES, TOLD = 300, 20  # drawn pictures, and how many answers with F, or with R, make a share of them
+PIXELS = (-2.0, 2.0)  # of a network that does not tell the range of its own: about those of normalised pictures
 CARRIED = {"forget_mass": 0.05, "retain_agreement": 0.85}  # the most and the least that pass
 _made: dict[str, list[torch.Tensor]] = {}  # the last held-out inputs, by all that makes them: see `_asked`
 
@@ -30,26 +33,28 @@ def carry_over(
 
     forget_mass: of those that the original gives to F, the share that the unlearned network gives to F still.
     retain_agreement: of those that the original gives to R, the share whose answer it leaves as it was.
-    Each in 0..1, the worst over the three kinds of `held_out`; None where the original gives none to F, or to R.
+    Each in 0..1, the worst over the three kinds of `held_out` and over `drawn_inputs`, where these are enough to tell;
+    None where the original gives none to F, or to R.
     """
     (_, before), (_, after) = split(model, layer), split(unlearned, layer)
     masses, agreements = [], []
-    for x in _asked(model, layer, sorted(forget), seed):
+    *hard, drawn = _asked(model, layer, sorted(forget), seed)
+    for x, least in [*((x, 1) for x in hard), (drawn, TOLD)]:
         with torch.no_grad():
             old, new = (torch.cat([tail(part).argmax(1).cpu() for part in x.split(500)]) for tail in (before, after))
         old_in_f, new_in_f = (torch.isin(answers, torch.tensor(list(forget))) for answers in (old, new))
-        masses += [new_in_f[old_in_f].float().mean().item()] if old_in_f.any() else []
-        agreements += [(new == old)[~old_in_f].float().mean().item()] if not old_in_f.all() else []
+        masses += [new_in_f[old_in_f].float().mean().item()] if old_in_f.sum() >= least else []
+        agreements += [(new == old)[~old_in_f].float().mean().item()] if (~old_in_f).sum() >= least else []
     return {"forget_mass": max(masses, default=None), "retain_agreement": min(agreements, default=None)}
 
 
 def _asked(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[torch.Tensor]:
-    """`held_out`, made once for all that have unlearned the same classes of a network."""
+    """`held_out` and `drawn_inputs`, made once for all that have unlearned the same classes of a network."""
     taken = [getattr(model, name, None) for name in ("input_shape", "input_range")]
     key = digest(str(model), str(trace(model).graph), model.state_dict(), *taken, device_of(model), layer, forget, seed)
     made = _made.get(key)
     if made is None:
-        made = held_out(model, layer, forget, seed)
+        made = [*held_out(model, layer, forget, seed), drawn_inputs(model, layer, seed)]
         _made.clear()  # they may be large
         _made[key] = made
     return made
@@ -84,6 +89,22 @@ def held_out(model: nn.Module, layer: str, forget: Collection[int], seed: int = 
     noise = feasible.pull(torch.randn(x.shape, generator=generator))
     kinds = (x * between(0.3, 1.5), torch.lerp(x, other, between(0, 0.5)), x + noise * between(0, 1))
     return [feasible.outer(feasible.pull(kind)).to(device) for kind in kinds]
+
+
+@torch.no_grad()
+def drawn_inputs(model: nn.Module, layer: str, seed: int = 0) -> torch.Tensor:
+    """What enters `layer` for PICTURES pictures drawn from the seed, [PICTURES, *shape].
+
+    Impressions do not know what all real features have in common, such as the mean of features of either sign. A head
+    without a bias behind a LayerNorm passed on all other kinds of inputs while it still knew 84 % of the pictures of F,
+    and 9 % of the others. No method but `deep` is trained on drawn pictures: a cosine head that was lost a tenth of its
+    retain accuracy, and would have passed.
+    """
+    body, _ = split(model, layer)
+    low, high = feasible_at(model, "input").bounds
+    bounds, device = ((low, high) if max(-low, high) < torch.inf else PIXELS), device_of(model)
+    pictures = draw(PICTURES, tuple(model.input_shape), seed + 10_007)
+    return torch.cat([through(body, part, bounds, device) for part in pictures.split(20)]).to(device)
 
 
 def carry_over_sentence(shares: dict[str, float | None]) -> tuple[bool, str]:

@@ -174,9 +174,9 @@ def fare(
     share = min(1.0, memory / (samples * k * (DRAWN + TURNED) * size))
     pictures = draw(max(1, round(share * DRAWN * samples * k)), tuple(model.input_shape), seed)
     device = device_of(model)
-    answers = _through(model, pictures, (low, high), device)
+    answers = through(model, pictures, (low, high), device)
     turned = turn(model, pictures, answers, max(1, round(share * TURNED * samples)), (low, high), seed, follow)
-    x = _through(body, torch.cat([pictures, turned]), (low, high), device)
+    x = through(body, torch.cat([pictures, turned]), (low, high), device)
     labels = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(PART)])
     order = labels.argsort(stable=True)
     return x[order], labels[order]
@@ -231,7 +231,7 @@ def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float
 
 
 @torch.no_grad()
-def _through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device) -> torch.Tensor:
+def through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device) -> torch.Tensor:
     """What a network gives, float32 on the CPU, for uint8 pictures."""
     made = []
     for part in pictures.split(PART):

@@ -194,8 +194,12 @@ def responsive_layers(
 
 
 def leaf_layers(model: nn.Module) -> list[str]:
-    """Names of the modules without parts of their own at which `split` works, in order of execution."""
-    return [name for name in splittable_layers(model) if not list(model.get_submodule(name).children())]
+    """Names of the modules without parts of their own at which `split` works, in order of execution.
+
+    What makes a layer's weight from others (weight_norm) is no part: the layer is a leaf, and that is none.
+    """
+    names = [name for name in splittable_layers(model) if "parametrizations" not in name.split(".")]
+    return [name for name in names if {*dict(model.get_submodule(name).named_children())} <= {"parametrizations"}]
 
 
 def _learnable(model: nn.Module, layer: str) -> bool:
@@ -203,9 +207,14 @@ def _learnable(model: nn.Module, layer: str) -> bool:
 
 
 def default_layer(model: nn.Module) -> str:
-    """The last learnable responsive layer. Raises ValueError where the model responds nowhere."""
+    """The last learnable responsive layer from which on there is a matrix to learn, and not a scale alone.
+
+    Raises UserError where there is none.
+    """
     for layer in reversed(leaf_layers(model)):
-        if _learnable(model, layer) and responsive_layers(model, layers=[layer])["responsive"].item():
+        if not _learnable(model, layer) or all(p.dim() < 2 for p in split(model, layer)[1].parameters()):
+            continue
+        if responsive_layers(model, layers=[layer])["responsive"].item():
             return layer
     raise UserError(f"layer: none of {type(model).__name__} is responsive; train the model first")
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, as_number, check_forget, device_of, listed, log, progress
-from unlearn_lib.networks import dry_run, plain, split
+from unlearn_lib.networks import dry_run, feasible_at, plain, split
 from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed, unpulled
 from unlearn_lib.zeroshot.impressions import Impressions
 from unlearn_lib.zeroshot.methods import DEEP, Switches, check_method, check_numbers, losses_of, mask
@@ -28,9 +28,11 @@ def default_rate(tail: nn.Module) -> float:
     """The least mean row norm / number of inputs, |w| / n, of the tail's layers: a learning rate for Adam.
 
     A step of Adam moves each weight by about the rate, so that n inputs move a logit by up to n rate |x|_inf = |w|
-    |x|_inf: as far as one row's length, whatever the layer's size and scale.
+    |x|_inf: as far as one row's length, whatever the layer's size and scale. Raises UserError without such a layer.
     """
     weights = [w.detach().flatten(1) for w in tail.parameters() if w.dim() > 1]
+    if not weights:
+        raise UserError("layer: no matrix is left to learn from it on; an earlier one is accepted")
     return min((w.norm(dim=1).mean() / w.shape[1]).item() for w in weights)
 
 
@@ -129,6 +131,12 @@ class ZeroShotUnlearner:
         """AdamW over the tail alone, its schedule, and the number of epochs; everything else is frozen."""
         published = self.method == "published"
         trained = list(tail.parameters())
+        if not published and all(p.dim() > 1 for p in trained) and feasible_at(model, self.layer).bounds[0] < 0:
+            log.warning(
+                "layer: from %s on there is no bias, and what enters it may be of either sign, so that no weights keep "
+                "the forget classes down for all of it; pictures of them may still be recognised",
+                self.layer,
+            )
         if published and not self.switches.weights:
             trained = [model.get_submodule(self.layer).bias]
         model.requires_grad_(False)
