@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from unlearn_lib.common import device_of
 from unlearn_lib.networks import dry_run, feasible_at, split, trace, traced_once
@@ -20,6 +21,7 @@ from unlearn_lib.zeroshot.impressions import make_impressions
 PROBES = 300  # about as many held-out inputs of F, and of R, where the tail is the head alone
 DEEP_PROBES = 60  # elsewhere, where each takes a hundred passes through the tail
 PICTURES, TOLD = 300, 20  # drawn pictures, and how many answers with F, or with R, make a share of them
+WIDE = 64  # pixels; wider pictures are drawn so wide and enlarged, since drawing is what takes time
 PIXELS = (-2.0, 2.0)  # of a network that does not tell the range of its own: about those of normalised pictures
 CARRIED = {"forget_mass": 0.05, "retain_agreement": 0.85}  # the most and the least that pass
 _made: dict[str, list[torch.Tensor]] = {}  # the last held-out inputs, by all that makes them: see `_asked`
@@ -103,8 +105,10 @@ def drawn_inputs(model: nn.Module, layer: str, seed: int = 0) -> torch.Tensor:
     body, _ = split(model, layer)
     low, high = feasible_at(model, "input").bounds
     bounds, device = ((low, high) if max(-low, high) < torch.inf else PIXELS), device_of(model)
-    pictures = draw(PICTURES, tuple(model.input_shape), seed + 10_007)
-    return torch.cat([through(body, part, bounds, device) for part in pictures.split(20)]).to(device)
+    channels, *size = model.input_shape
+    parts = draw(PICTURES, (channels, *(min(n, WIDE) for n in size)), seed + 10_007).split(20)
+    pictures = (F.interpolate(part.float(), size, mode="bilinear").round_().to(torch.uint8) for part in parts)
+    return torch.cat([through(body, part, bounds, device) for part in pictures]).to(device)
 
 
 def carry_over_sentence(shares: dict[str, float | None]) -> tuple[bool, str]:
