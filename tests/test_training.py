@@ -10,7 +10,17 @@ from tiny import large_network, on_disk, tiny_data, tiny_network
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib import Experiment, Split, UserError, fit, make_impressions, make_model, open_run, relearn_curve
+from unlearn_lib import (
+    Experiment,
+    Split,
+    UserError,
+    evaluate,
+    fit,
+    make_impressions,
+    make_model,
+    open_run,
+    relearn_curve,
+)
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import layout_of
 from unlearn_lib.training import smooth_labels
@@ -209,6 +219,13 @@ def test_a_network_that_flattens_with_view_is_trained_and_learns_again():
     history = fit(model, data, forget=[1], epochs=4, lr=0.02, batch_size=32)
     assert history["val_accuracy"][-1] > 0.8
     assert relearn_curve(model, data, [1], 0.5, limit=300)[-1] >= 0.5
+
+
+def test_a_network_that_flattens_with_view_is_evaluated_on_colours():
+    grey = tiny_data()
+    parts = {name: getattr(grey, name) for name in ("train", "val", "test")}
+    parts = {name: Split(part.images.expand(-1, 3, -1, -1), part.labels) for name, part in parts.items()}
+    assert evaluate(Textbook(channels=3), dataclasses.replace(grey, **parts))["overall_accuracy"] > 0
 
 
 def test_a_network_that_flattens_with_view_is_asked_about_drawn_pictures():
