@@ -381,6 +381,19 @@ def test_a_head_with_weight_norm_is_where_unlearning_takes_place_by_default():
     assert default_layer(net) == "3"
 
 
+@pytest.mark.parametrize("layer", ["1", "3"])
+@pytest.mark.parametrize("normed", [False, True])
+def test_the_head_alone_has_a_faster_bias_whatever_its_weight_is_made_of(layer, normed):
+    net = common_features()
+    if normed:
+        nn.utils.parametrizations.weight_norm(net[3])
+    made = make_impressions(net, layer, samples=5, steps=5)
+    unlearned, _, _ = ZeroShotUnlearner(net, made, [0], lr=1e-4, epochs=1, batch_size=1000).unlearn()
+    moved = [(unlearned[i].bias - net[i].bias).abs().max().item() for i in (1, 3)]
+    assert moved[1] == pytest.approx(32e-4, rel=0.01)  # one step of AdamW, 32 inputs
+    assert moved[0] == pytest.approx(1e-4 if layer == "1" else 0.0, rel=0.01)
+
+
 def test_what_cannot_be_told_is_no_pass():
     assert not carry_over_sentence({"forget_mass": None, "retain_agreement": 1.0})[0]
 

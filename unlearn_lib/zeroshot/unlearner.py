@@ -17,7 +17,7 @@ from torch import nn
 from unlearn_lib.common import UserError, as_number, check_forget, device_of, listed, log, progress
 from unlearn_lib.networks import dry_run, feasible_at, plain, split
 from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed, unpulled
-from unlearn_lib.zeroshot.impressions import Impressions
+from unlearn_lib.zeroshot.impressions import Impressions, leaf_layers
 from unlearn_lib.zeroshot.methods import DEEP, Switches, check_method, check_numbers, losses_of, mask
 
 UPDATES = 600  # after which nothing is left to learn, however many impressions there are
@@ -145,12 +145,12 @@ class ZeroShotUnlearner:
         large = sum(parameter.numel() for parameter in trained) > 500_000  # where the update is what costs
         # no weight decay, which would move what no gradient moves; the published update keeps AdamW's default
         lr, decay = self.lr or default_rate(tail), 0.01 if published else 0.0
-        head = model.get_submodule([self.layer, *inner_layers(model, self.layer)][-1])
-        bias = None if published else getattr(head, "bias", None)
-        groups = [{"params": [p for p in trained if p is not bias]}]
-        if bias is not None:
-            # a step moves a logit as far through the bias, whose input is 1, as through all n weights of its row
-            groups.append({"params": [bias], "lr": lr * head.weight[0].numel()})
+        layers = [model.get_submodule(name) for name in leaf_layers(model)]
+        head = [layer for layer in layers if any(p.dim() > 1 for p in layer.parameters())][-1]
+        biases = [] if published else [p for p in trained if p is getattr(head, "bias", None)]
+        # a step moves a logit as far through the bias, whose input is 1, as through all n weights of its row
+        faster = [{"params": biases, "lr": lr * head.weight[0].numel()}] if biases else []
+        groups = [{"params": [p for p in trained if p not in {*biases}]}, *faster]
         optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=large or None)
         batches = -(-len(self.impressions.labels) // self.batch_size)
         if published:
