@@ -1,7 +1,6 @@
 """What is kept is whole or absent, known by its key, and made once."""
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -10,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import START
 
 from unlearn_lib import UserError, make_model, open_run
 from unlearn_lib.networks import write_run
@@ -27,7 +27,6 @@ from unlearn_lib.store import (
 )
 
 values = st.one_of(st.integers(), st.floats(allow_nan=False), st.text(), st.none(), st.lists(st.integers()))
-START = multiprocessing.get_context("fork")  # no second import of torch
 
 
 @given(st.dictionaries(st.text(), values), st.dictionaries(st.text(), values))

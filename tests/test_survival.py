@@ -5,7 +5,6 @@ The long version, with a hundred kills, is tests/benchmarks/bench_survival.py.
 
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -24,14 +23,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import Lab
+from tiny import START, Lab
 
 from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import amend_run, check_run
 from unlearn_lib.store import digest, keep, kept, load_tensors, locked, read_json, scratch_of
 
-START = multiprocessing.get_context("fork")  # real processes without a second import of torch
 FORGET = [1]
 STEPS = {
     "train": lambda lab: lab.train(),

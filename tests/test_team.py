@@ -2,22 +2,19 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import socket
 import sys
 
 import pytest
 import torch
-from tiny import large_network, on_disk, tiny_data, tiny_network
+from tiny import START, large_network, on_disk, tiny_data, tiny_network
 
 from unlearn_lib import UserError, evaluate, fit, make_model, open_run
 from unlearn_lib.__main__ import main
 from unlearn_lib.data import pictures
 from unlearn_lib.networks import run_names
 from unlearn_lib.store import digest
-
-START = multiprocessing.get_context("fork")  # real processes without a second import of torch
 
 
 def together(work, processes=2):

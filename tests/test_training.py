@@ -1,12 +1,11 @@
 import dataclasses
-import multiprocessing
 import signal
 import sys
 import time
 
 import pytest
 import torch
-from tiny import large_network, on_disk, tiny_data, tiny_network
+from tiny import START, large_network, on_disk, tiny_data, tiny_network
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,8 +23,6 @@ from unlearn_lib import (
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import layout_of
 from unlearn_lib.training import smooth_labels
-
-START = multiprocessing.get_context("fork")  # a real process without a second import of torch
 
 
 def course(history):

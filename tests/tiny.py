@@ -1,5 +1,6 @@
 """A data set of four classes and a network that learns it in a second: 8x8 grey pictures with one bright quadrant."""
 
+import multiprocessing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from unlearn_lib.data import Pictures
 from unlearn_lib.networks import Framing, class_code, run_name, run_names, write_run
 from unlearn_lib.networks.runs import load_weights
 
+START = multiprocessing.get_context("fork")  # real processes without a second import of torch
+torch.ones((), requires_grad=True).backward()  # where the first one follows on a trace of attention, a child has none
 CLASSES = ["north-west", "north-east", "south-west", "south-east"]
 
 
