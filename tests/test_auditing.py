@@ -529,6 +529,13 @@ def test_a_run_of_another_original_than_there_is_now_is_not_audited(tmp_path):
         audit_run(lab, run)
 
 
+def test_an_original_that_never_knew_the_classes_leaves_nothing_to_audit(tmp_path):
+    lab = Lab(tmp_path)
+    lab._write("original", lab._trained(lab.forget_classes), ())
+    with pytest.raises(ValueError, match="run: tiny-tiny-s0 is right on no test picture of .1.; it knows"):
+        audit_run(lab, lab.unlearn())
+
+
 def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
     _, _, block = tiny
     table = audit_table({"last": block, "again": block})

@@ -340,6 +340,7 @@ def test_another_head_is_refused(net, sentence):
         (nn.Hardswish(), (-0.375, math.inf)),
         (nn.ELU(), (-1, math.inf)),
         (nn.LeakyReLU(0.1), (-math.inf, math.inf)),
+        (nn.Sequential(nn.Tanh(), nn.LeakyReLU(-0.2)), (-math.inf, math.inf)),  # it falls, and then rises from 0
         (nn.PReLU(), (-math.inf, math.inf)),
         (nn.Sequential(nn.ReLU(), nn.Dropout(), nn.AvgPool1d(2, padding=1), nn.Identity()), (0, math.inf)),
         (nn.Sequential(nn.Sigmoid(), nn.GELU()), (0, 1)),

@@ -195,9 +195,11 @@ def _golden(lab) -> Run:
 
 
 def _target(original: Run, forget: list[int]) -> float:
-    """The forget accuracy at which a class counts as relearned: 0.95 of the original's."""
+    """The forget accuracy at which a class counts as relearned: 0.95 of the original's. UserError where that is 0."""
     confusion = torch.tensor(original.metrics["original"]["confusion"], dtype=torch.double)[forget]
-    return 0.95 * (confusion[:, forget].diag().sum() / confusion.sum()).item()
+    if not (right := confusion[:, forget].diag().sum().item()):
+        raise UserError(f"run: {original.name} is right on no test picture of {forget}; it knows nothing to audit")
+    return 0.95 * right / confusion.sum().item()
 
 
 def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
@@ -224,7 +226,9 @@ def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> 
     def row(metric: str) -> dict:
         values = {name: numbers[name][metric] for name in ("original", "masked", "unlearned", "golden")}
         seeds = [seed for seed in pairs if not (metric in TO_GOLDEN and seed == reference)]  # to itself it says nothing
-        band = {kind: _beside(metric, [pairs[seed][kind][metric] for seed in seeds]) for kind in ("original", "golden")}
+        beyond = LIMIT if metric == "relearn" else None  # where a class was not relearned
+        found = {kind: [pairs[seed][kind][metric] for seed in seeds] for kind in ("original", "golden")}
+        band = {kind: band_of([beyond if x is None else x for x in column]) for kind, column in found.items()}
         both = values["unlearned"] is not None and values["golden"] is not None
         gap = values["unlearned"] - values["golden"] if both else None
         return values | {"gap": gap, "band": band, "verdict": verdict(values["unlearned"], band["golden"])}
@@ -242,8 +246,3 @@ def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> 
     }
     times["curve"] = {name: numbers[name]["curve"] for name in numbers}
     return block
-
-
-def _beside(metric: str, values: list[float | None]) -> dict:
-    """`band_of` a metric's values; a class that was not relearned counts as relearned at the limit."""
-    return band_of([LIMIT if value is None and metric == "relearn" else value for value in values])

@@ -105,8 +105,8 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
 
 
 def _through(node: fx.Node, traced: fx.GraphModule, low: float, high: float) -> Interval:
-    """Both ends through a rising operation itself, with its numbers."""
-    ends, rest = torch.tensor([low, high]), node.args[1:]
+    """Both ends, and 0 where it lies between them, through a rising operation itself, with its numbers."""
+    ends, rest = torch.tensor([low, min(max(low, 0.0), high), high]), node.args[1:]
     if any(isinstance(value, fx.Node) for value in (*rest, *node.kwargs.values())) or not node.args:
         return ANY
     if node.op == "call_module":
@@ -115,8 +115,8 @@ def _through(node: fx.Node, traced: fx.GraphModule, low: float, high: float) -> 
         ends = getattr(ends, node.target)(*rest, **node.kwargs)
     else:
         ends = node.target(ends, *rest, **node.kwargs)
-    low, high = ends.tolist()
-    return (low, high) if low <= high else ANY  # a leaky ReLU of negative slope falls
+    low, middle, high = ends.tolist()
+    return (low, high) if low <= middle <= high else ANY  # a leaky ReLU of negative slope falls
 
 
 def _arithmetic(kind: str, node: fx.Node, found: dict[fx.Node, Interval]) -> Interval:
