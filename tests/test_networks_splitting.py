@@ -258,6 +258,13 @@ class AskingPair(Net):
         return (super().forward(x), x) if x.sum() > -1e9 else None
 
 
+class Convolved(nn.Sequential):
+    input_shape = (3, 8, 8)
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > -1e9 else None
+
+
 class Softmaxed(Net):
     def forward(self, x):
         y = super().forward(x)
@@ -270,6 +277,7 @@ class Softmaxed(Net):
         (Pair, "model: Pair returns a tuple; one that returns its logits"),
         (Named, "model: Named returns a dict"),
         (AskingPair, "model: AskingPair returns a tuple"),
+        (lambda: Convolved(nn.Conv2d(3, 5, 8), nn.Flatten()), "Convolved cannot be traced .* ends in an nn.Linear"),
         (Softmaxed, "Softmaxed cannot be traced .* does not end in fc alone"),
         (lambda: torch.jit.script(Net()), "model: a scripted network given; the nn.Module that was scripted"),
         (lambda: nn.DataParallel(Net()), "model: a DataParallel given; the network in it, its .module"),
@@ -403,6 +411,25 @@ def test_ranges_follow_arithmetic(way, bounds):
     assert (low, high) == pytest.approx(bounds)
     y = split(net, "fc")[0](5 * torch.randn(50, 2, 6))
     assert low <= y.min() <= y.max() <= high
+
+
+class Overwriting(Arithmetic):
+    def __init__(self, way):
+        super().__init__(way)
+        self.act = nn.Hardtanh(2, 3, inplace=True)
+
+    def forward(self, x):
+        y = self.conv(x).sigmoid()
+        self.way(self, y)
+        return self.fc(y.flatten(1))
+
+
+@pytest.mark.parametrize("way", [lambda net, y: net.act(y), lambda net, y: F.hardtanh(y, 2, 3, inplace=True)])
+@torch.no_grad()
+def test_what_is_written_over_has_no_bounds_of_before(way):
+    net = Overwriting(way).eval()
+    assert split(net, "fc")[0](torch.randn(5, 2, 6)).min() >= 2
+    assert bounds_of(net, "fc") == (-math.inf, math.inf)
 
 
 class Keeping(Net):
