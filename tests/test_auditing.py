@@ -6,6 +6,8 @@ import math
 import shutil
 import sys
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,7 @@ from unlearn_lib import (
 )
 from unlearn_lib.__main__ import main
 from unlearn_lib.auditing import band_of, membership_forget
+from unlearn_lib.auditing.verdict import ROWS
 from unlearn_lib.shell import short
 
 ONE_HOTS = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
@@ -545,6 +548,21 @@ def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
     assert table.loc["JS to golden on F, nats", "golden band"].endswith("(n = 2)")
     assert table.loc["forget accuracy, %", "verdict, last"] in ("inside", "outside")
     assert table.loc["relearn time, batches", "masked"] == "> 160"
+
+
+def test_what_the_table_shows_of_each_model_is_the_audits_number(tiny):
+    _, _, block = tiny
+    table = audit_table({"last": block})
+    for path, (title, _, digits) in ROWS.items():
+        metric, factor = reduce(getitem, path, block), 100 if title.endswith("%") else 1
+        columns = {"original": "original", "masked": "masked", "unlearned": "last", "golden": "golden"}
+        seen = {model: table.loc[title, column] for model, column in (columns | {"gap": "gap, last"}).items()}
+        for name, shown in seen.items():
+            if metric[name] is None:
+                assert shown == ("> 160" if path == ("relearn",) and name != "gap" else "-")
+            else:
+                assert float(shown) == pytest.approx(factor * metric[name], abs=0.51 * 10**-digits)
+        assert table.loc[title, "golden band"].startswith(f"{factor * metric['band']['golden']['mean']:.{digits}f} ±")
 
 
 @pytest.mark.parametrize("other", [{"layer": "hidden"}, {"seeds": [3, 4]}])

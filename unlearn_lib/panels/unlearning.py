@@ -197,7 +197,8 @@ def _in_words(blocks: dict, seconds: float, golden_seconds: float | None) -> str
     )
     if golden_seconds is None:
         return f"{sentence}; golden has not been trained for these classes."
-    return f"{sentence}, golden {golden_seconds:.1f} s: {golden_seconds / max(seconds, 1e-3):.0f} times."
+    times = golden_seconds / max(seconds, 1e-3)
+    return f"{sentence}, golden {golden_seconds:.1f} s: {times:{'.0f' if times >= 10 else '.2g'}} times."
 
 
 def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
