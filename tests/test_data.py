@@ -98,7 +98,7 @@ def test_a_single_word_is_one_class_and_not_its_letters():
     assert parse_classes(1, ["ant", "cat"]) == [1]
 
 
-@pytest.mark.parametrize("word", ["", "cat", "10", "-1", "3-1", "0-10", "1.5"])
+@pytest.mark.parametrize("word", ["", "cat", "10", "-1", "3-1", "0-10", "1.5", "3-x"])
 def test_a_class_that_there_is_not_is_refused_with_what_is_accepted(word):
     with pytest.raises(ValueError, match="forget: no class .* is accepted"):
         parse_classes([word], [f"c{i}" for i in range(10)])
@@ -260,6 +260,13 @@ FINGERPRINTS = {
     "another normalisation": lambda root: {"framing": Framing((3, 6, 5), mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))},
     "another way to cut": lambda root: {"framing": Framing((3, 6, 5), resize=8)},
 }
+
+
+def test_pictures_are_normalised_as_the_framing_says(tmp_path):
+    framing = Framing((3, 6, 5), mean=(0.1, 0.2, 0.3), std=(1.0, 0.5, 2.0))
+    data = load_data(write_folder(tmp_path / "pets"), framing=framing)
+    white = data.normalise(torch.full((1, 3, 6, 5), 255, dtype=torch.uint8))
+    assert white[0, :, 0, 0].tolist() == pytest.approx([0.9, 1.6, 0.35])
 
 
 def repaint(path):

@@ -277,6 +277,8 @@ def test_deepinversion_comes_nearer_to_the_running_statistics_and_still_reaches_
     plain, like = (make_impressions(normed, "input", samples=8, recipe=r) for r in ("calibrated", "deepinversion"))
     assert statistics_distance(normed, like.x) < 0.8 * statistics_distance(normed, plain.x)
     assert diagnose(normed, like)["reached"].min() == 1
+    low, high = normed.input_range
+    assert low - 1e-5 <= like.x.min() < like.x.max() <= high + 1e-5
 
 
 def test_deepinversion_leaves_the_running_statistics_and_no_hooks_behind(normed):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import find_head, split, splittable_layers
-from unlearn_lib.networks import bounds_of, layer_shape, trace, tracing
+from unlearn_lib.networks import bounds_of, layer_shape, shares_weights, trace, tracing
 
 
 class Net(nn.Module):
@@ -258,11 +258,17 @@ class AskingPair(Net):
         return (super().forward(x), x) if x.sum() > -1e9 else None
 
 
-class Convolved(nn.Sequential):
+class Untraced(nn.Sequential):
     input_shape = (3, 8, 8)
 
     def forward(self, x):
         return super().forward(x) if x.sum() > -1e9 else None
+
+
+def test_a_network_that_cannot_be_traced_has_a_head_whose_weights_are_its_own():
+    net = Untraced(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 3))
+    assert find_head(net) == "3"
+    assert not shares_weights(net, "3")
 
 
 class Softmaxed(Net):
@@ -277,7 +283,7 @@ class Softmaxed(Net):
         (Pair, "model: Pair returns a tuple; one that returns its logits"),
         (Named, "model: Named returns a dict"),
         (AskingPair, "model: AskingPair returns a tuple"),
-        (lambda: Convolved(nn.Conv2d(3, 5, 8), nn.Flatten()), "Convolved cannot be traced .* ends in an nn.Linear"),
+        (lambda: Untraced(nn.Conv2d(3, 5, 8), nn.Flatten()), "Untraced cannot be traced .* ends in an nn.Linear"),
         (Softmaxed, "Softmaxed cannot be traced .* does not end in fc alone"),
         (lambda: torch.jit.script(Net()), "model: a scripted network given; the nn.Module that was scripted"),
         (lambda: nn.DataParallel(Net()), "model: a DataParallel given; the network in it, its .module"),
@@ -300,6 +306,11 @@ def test_a_network_without_input_shape_is_cut_unless_sizes_cross():
         split(net, "0.mid")
 
 
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return F.linear(F.normalize(x), self.weight)
+
+
 def head_of(*behind, head=None):
     return nn.Sequential(nn.Flatten(), head or nn.Linear(12, 5), *behind)
 
@@ -320,6 +331,7 @@ def test_the_head_is_found_behind_what_changes_no_logit(net):
     "net, sentence",
     [
         (head_of(nn.ReLU()), "does not end in a linear layer"),
+        (head_of(head=Cosine(12, 5, bias=False)), "does not end in a linear layer"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 5, 1), nn.Flatten()),
             "1 is a convolution, nn.Flatten and",
