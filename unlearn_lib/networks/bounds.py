@@ -186,4 +186,4 @@ def changed_under_way(node: fx.Node, traced: fx.GraphModule) -> bool:
         in_place = getattr(part, "inplace", False) or user.kwargs.get("inplace", False)
         return in_place or (part is None and (name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv")))
 
-    return any(writes(user) and (len(node.users) > 1 or not user.users) for user in node.users)
+    return len(node.users) > 1 and any(writes(user) for user in node.users)
