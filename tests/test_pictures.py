@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_16_Weights
 
-from unlearn_lib.data import Split, folders, load_data
+from unlearn_lib.data import Data, Split, folders
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.pictures import Pictures, open_picture
 from unlearn_lib.networks import Framing, framing_of
@@ -36,9 +36,8 @@ def test_a_picture_is_framed_as_the_weights_own_preprocessing_does_it(tmp_path, 
     Image.fromarray(pixels).save(tmp_path / "one.png")
     framing = framing_of(model, weights.name)
     ours = Pictures([tmp_path / "one.png"], framing)[0]
-    data = load_data("digits", shape=framing.shape).__class__  # `normalise` as a data set of this framing has it
     fields = dict.fromkeys(("name", "title", "source", "classes", "train", "val", "test", "flip"))
-    normalised = data(**fields, mean=framing.mean, std=framing.std).normalise(ours[None])[0]
+    normalised = Data(**fields, mean=framing.mean, std=framing.std).normalise(ours[None])[0]
     assert torch.equal(normalised, weights.transforms()(Image.open(tmp_path / "one.png")))
 
 
