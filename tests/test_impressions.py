@@ -8,9 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import (
+    Impressions,
     default_layer,
     diagnose,
     fit,
+    follow_impression,
     make_impressions,
     make_model,
     responsive_layers,
@@ -70,6 +72,21 @@ def test_their_diversity_is_the_mean_cosine_over_pairs_of_one_class(model):
     made = make_impressions(model, samples=4, classes=[3])
     pairs = F.cosine_similarity(made.x[:, None], made.x[None], dim=-1)[~torch.eye(4, dtype=bool)]
     assert diagnose(model, made)["cosine"][3] == pytest.approx(pairs.mean().item(), abs=1e-5)
+
+
+def test_an_impression_that_is_followed_has_the_confidence_and_the_norm_of_each_state(model):
+    growth, states = follow_impression(model, 3, "fc3")
+    p = model.fc3(states).softmax(1)[:, 3]
+    assert growth["confidence"].tolist() == pytest.approx(p.tolist(), abs=1e-6)
+    assert growth["norm"].tolist() == pytest.approx([state.norm().item() for state in states])
+    assert len(growth) == len(states) > 2
+
+
+def test_norm_and_spread_by_hand(model):
+    x = torch.zeros(2, 84)
+    x[0, 0], x[1, 0], x[1, 1] = 5.0, 9.0, 12.0  # of length 5 and 15
+    row = diagnose(model, Impressions("fc3", x, torch.tensor([3, 3]), "natural", 0.0)).loc[3]
+    assert (row["norm"], row["spread"], row["infeasible"]) == pytest.approx((10, 0.5, 0))
 
 
 def test_in_pixels_they_stay_within_the_range_of_pixels(model):

@@ -15,6 +15,7 @@ from unlearn_lib import (
     UserError,
     evaluate,
     fit,
+    logits_of,
     make_impressions,
     make_model,
     open_run,
@@ -46,6 +47,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_set):
         fit(model, small_set, epochs=2, seed=seed)
     assert torch.equal(weights(models[0]), weights(models[1]))
     assert not torch.equal(weights(models[0]), weights(models[2]))
+
+
+def test_the_history_tells_the_share_of_training_pictures_that_were_right(small_set):
+    model = make_model("lenet5", 10)
+    history = fit(model, small_set, epochs=1, lr=1e-12, precision="float32")  # the network stays as it is
+    right = logits_of(model, small_set.train.images, small_set).argmax(1) == small_set.train.labels
+    assert history["train_accuracy"] == [pytest.approx(right.double().mean().item())]
 
 
 def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small_set, tmp_path, monkeypatch):

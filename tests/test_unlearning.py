@@ -406,6 +406,21 @@ def test_the_proses_signs_are_the_published_ones_turned_round():
     assert [-loss for loss in published] == prose
 
 
+def test_hard_inputs_come_from_the_seed_alone(model):
+    first = held_out(model, "fc3", FORGET)
+    torch.rand(7)
+    assert all(torch.equal(*pair) for pair in zip(first, held_out(model, "fc3", FORGET), strict=True))
+    assert not torch.equal(first[0], held_out(model, "fc3", FORGET, seed=1)[0])
+
+
+@pytest.mark.parametrize("few, told", [(19, None), (20, 1.0)])
+def test_a_share_of_few_drawn_pictures_is_not_told(model, monkeypatch, few, told):
+    like = {"samples": 25, "recipe": "calibrated"}
+    retained, forgotten = (make_impressions(model, "fc3", classes=[c], **like).x for c in (0, 1))
+    monkeypatch.setattr(carrying, "_asked", lambda *given: [retained, torch.cat([retained, forgotten[:few]])])
+    assert carry_over(model, model, "fc3", [1]) == {"forget_mass": told, "retain_agreement": 1.0}
+
+
 def test_hard_inputs_are_made_once_for_all_methods_and_anew_for_another_network_or_forget_set(model, monkeypatch):
     asked = []
     monkeypatch.setattr(
