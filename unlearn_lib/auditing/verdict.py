@@ -199,7 +199,7 @@ def _target(original: Run, forget: list[int]) -> float:
     confusion = torch.tensor(original.metrics["original"]["confusion"], dtype=torch.double)[forget]
     if not (right := confusion[:, forget].diag().sum().item()):
         raise UserError(f"run: {original.name} is right on no test picture of {forget}; it knows nothing to audit")
-    return 0.95 * right / confusion.sum().item()
+    return 0.95 * (right / confusion.sum().item())
 
 
 def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
