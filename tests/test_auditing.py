@@ -539,6 +539,14 @@ def test_an_original_that_never_knew_the_classes_leaves_nothing_to_audit(tmp_pat
         audit_run(lab, lab.unlearn())
 
 
+def test_an_audit_without_test_pictures_of_the_classes_says_so(tmp_path):
+    data = tiny_data()
+    lab = Lab(tmp_path, data=replace(data, test=data.test.without([1])))
+    lab.train()
+    with pytest.raises(ValueError, match="data: tiny has no test picture to forget that opens"):
+        audit_run(lab, lab.unlearn())
+
+
 def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
     _, _, block = tiny
     table = audit_table({"last": block, "again": block})

@@ -197,9 +197,10 @@ def _golden(lab) -> Run:
 def _target(original: Run, forget: list[int]) -> float:
     """The forget accuracy at which a class counts as relearned: 0.95 of the original's. UserError where that is 0."""
     confusion = torch.tensor(original.metrics["original"]["confusion"], dtype=torch.double)[forget]
-    if not (right := confusion[:, forget].diag().sum().item()):
+    accuracy = (confusion[:, forget].diag().sum() / confusion.sum()).item()  # NaN without pictures, as `audit` says
+    if accuracy == 0:
         raise UserError(f"run: {original.name} is right on no test picture of {forget}; it knows nothing to audit")
-    return 0.95 * (right / confusion.sum().item())
+    return 0.95 * accuracy
 
 
 def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
