@@ -467,6 +467,15 @@ def test_each_metric_has_the_band_of_the_golden_networks_and_its_verdict(tiny):
     assert block["js"]["forget"]["band"]["golden"]["n"] == 2  # golden to itself is left out
 
 
+def test_golden_networks_that_did_not_relearn_stand_at_the_limit_in_their_band(tmp_path, monkeypatch):
+    give_up_early(monkeypatch, 1)
+    lab = Lab(tmp_path)
+    lab.train()
+    times = audit_run(lab, lab.unlearn(), seeds=[0, 1]).metrics["audit"]["relearn"]
+    assert times["golden"] is None
+    assert times["band"]["golden"]["values"] == [1, 1]
+
+
 def test_the_networks_that_an_audit_trained_are_found_again_and_those_of_other_classes_not(tiny):
     lab, _, _ = tiny
     replace(lab, seed=7).train()  # without a golden network
