@@ -24,35 +24,35 @@ from unlearn_lib import (
     Split,
     UserError,
     agreement,
-    ain,
+    anamnesis_index,
     audit,
     audit_run,
     audit_table,
     evaluate,
-    experiment_of,
-    features_of,
+    extract_features,
     find_head,
     fit,
     js_divergence,
     lab_grid,
-    logits_of,
+    linear_probe,
     mask,
     membership,
-    misplaced,
-    moved,
+    misplaced_answers,
+    open_experiment,
     open_run,
-    probe,
-    probe_forget,
+    predict_logits,
+    probe_forget_classes,
     relearn_curve,
     relearn_time,
     trained_seeds,
     verdict,
+    weight_changes,
     zrf,
 )
 from unlearn_lib.__main__ import main
-from unlearn_lib.auditing import band_of, membership_forget
+from unlearn_lib.auditing import golden_band, membership_forget
 from unlearn_lib.auditing.verdict import ROWS
-from unlearn_lib.shell import short
+from unlearn_lib.shell import brief_json
 
 ONE_HOTS = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
 HALVES = torch.zeros(3, 2)
@@ -100,9 +100,9 @@ def test_agreement_of_three_pictures():
 
 def test_misplaced_counts_the_answers_that_would_have_to_change():
     labels, golden = torch.tensor([0, 0, 1]), torch.tensor([2, 3, 3])
-    assert misplaced(torch.tensor([2, 2, 3]), golden, labels, 4) == pytest.approx(0.25)
-    assert misplaced(torch.tensor([3, 2, 3]), golden, labels, 4) == 0
-    assert misplaced(torch.tensor([0, 0, 1]), golden, labels, 4) == 1
+    assert misplaced_answers(torch.tensor([2, 2, 3]), golden, labels, 4) == pytest.approx(0.25)
+    assert misplaced_answers(torch.tensor([3, 2, 3]), golden, labels, 4) == 0
+    assert misplaced_answers(torch.tensor([0, 0, 1]), golden, labels, 4) == 1
 
 
 def test_relearn_time_is_the_first_batch_that_reaches_the_target():
@@ -112,9 +112,9 @@ def test_relearn_time_is_the_first_batch_that_reaches_the_target():
 
 
 def test_ain_of_golden_against_itself_is_1_and_needs_both_times():
-    assert ain(38, 38) == 1
-    assert ain(19, 38) == 0.5
-    assert ain(None, 38) is ain(38, None) is ain(3, 0) is None
+    assert anamnesis_index(38, 38) == 1
+    assert anamnesis_index(19, 38) == 0.5
+    assert anamnesis_index(None, 38) is anamnesis_index(38, None) is anamnesis_index(3, 0) is None
 
 
 def test_membership_in_one_distribution_is_a_coins_toss_and_in_two_apart_certain():
@@ -134,15 +134,17 @@ def test_a_probe_of_separable_features_is_right_and_of_shuffled_labels_at_chance
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1500) % 3
     features = 20 * torch.eye(3)[labels] + torch.randn(1500, 3, generator=generator)
-    assert probe(features[:900], labels[:900], features[900:], labels[900:]) == 1
+    assert linear_probe(features[:900], labels[:900], features[900:], labels[900:]) == 1
     shuffled = labels[torch.randperm(1500, generator=generator)]
-    chance = probe(features[:900], shuffled[:900], features[900:], shuffled[900:])
+    chance = linear_probe(features[:900], shuffled[:900], features[900:], shuffled[900:])
     assert chance == pytest.approx(1 / 3, abs=4 * math.sqrt(2 / 9 / 600))
 
 
 def test_a_probe_of_three_pictures():
     train, labels = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([0, 0, 1, 1])
-    assert probe(train, labels, torch.tensor([[0.2], [4.0], [6.0]]), torch.tensor([0, 1, 0])) == pytest.approx(2 / 3)
+    assert linear_probe(train, labels, torch.tensor([[0.2], [4.0], [6.0]]), torch.tensor([0, 1, 0])) == pytest.approx(
+        2 / 3
+    )
 
 
 @settings(max_examples=50)
@@ -174,37 +176,41 @@ def test_moved_names_what_changed_and_by_how_much(trained):
     with torch.no_grad():
         other.head.bias.mul_(1.5)
         other.norm.running_mean.mul_(0)
-    assert moved(trained, trained) == {}
-    assert moved(other, trained) == {"head.bias": pytest.approx(0.5, rel=1e-5), "norm.running_mean": 1.0}
+    assert weight_changes(trained, trained) == {}
+    assert weight_changes(other, trained) == {"head.bias": pytest.approx(0.5, rel=1e-5), "norm.running_mean": 1.0}
 
 
 def test_the_probe_learns_from_training_pictures_and_is_judged_on_those_of_the_test(trained, data):
     shifted = changed(data, "test", labels=(data.test.labels + 1) % 4)
-    assert probe_forget(trained, data, [1, 2], "head") > 0.8
-    assert probe_forget(trained, shifted, [1, 2], "head") < 0.2
+    assert probe_forget_classes(trained, data, [1, 2], "head") > 0.8
+    assert probe_forget_classes(trained, shifted, [1, 2], "head") < 0.2
 
 
 def test_the_probe_sees_no_picture_of_the_test_but_those_to_forget_and_none_of_the_validation(trained, data):
     images = data.test.images.clone()
     images[~torch.isin(data.test.labels, torch.tensor([1, 2]))] = 255
     other = changed(changed(data, "test", images=images), "val", images=255 - data.val.images)
-    assert probe_forget(trained, other, [1, 2], "head") == probe_forget(trained, data, [1, 2], "head")
+    assert probe_forget_classes(trained, other, [1, 2], "head") == probe_forget_classes(trained, data, [1, 2], "head")
 
 
 def test_the_probe_takes_as_many_pictures_of_each_class_as_it_is_told_drawn_from_its_seed(trained, data):
     net, values = tiny_network(9).eval(), set()
     for seed in range(6):
-        values.add(probe_forget(net, data, [1, 2], "head", samples=3, seed=seed))
+        values.add(probe_forget_classes(net, data, [1, 2], "head", samples=3, seed=seed))
     assert len(values) > 1
-    assert probe_forget(net, data, [1, 2], "head", samples=40, seed=1) == probe_forget(net, data, [1, 2], "head")
+    assert probe_forget_classes(net, data, [1, 2], "head", samples=40, seed=1) == probe_forget_classes(
+        net, data, [1, 2], "head"
+    )
 
 
 def test_a_probe_finds_the_class_behind_a_mask_as_well_as_before(trained, data):
-    first, second = (probe_forget(net, data, [1, 2], "head") for net in (trained, mask(trained, [1, 2])))
+    first, second = (probe_forget_classes(net, data, [1, 2], "head") for net in (trained, mask(trained, [1, 2])))
     assert first == second > 0.8
 
 
-@pytest.mark.parametrize("attack", [lambda *args: probe_forget(*args, "head"), lambda *args: relearn_curve(*args, 0.9)])
+@pytest.mark.parametrize(
+    "attack", [lambda *args: probe_forget_classes(*args, "head"), lambda *args: relearn_curve(*args, 0.9)]
+)
 def test_a_forget_class_without_training_pictures_can_be_neither_probed_nor_relearned(trained, data, attack):
     without = replace(data, train=data.train.without([2]))
     with pytest.raises(ValueError, match="data: tiny has no training picture of .'south-west'. that opens"):
@@ -213,7 +219,7 @@ def test_a_forget_class_without_training_pictures_can_be_neither_probed_nor_rele
 
 def test_a_retain_class_without_training_pictures_does_not_stop_the_probe(trained, data):
     without = replace(data, train=data.train.without([3]))
-    assert probe_forget(trained, without, [1, 2], "head") > 0.8
+    assert probe_forget_classes(trained, without, [1, 2], "head") > 0.8
 
 
 def test_members_are_training_pictures_of_the_forget_classes(trained, data):
@@ -326,10 +332,10 @@ def test_the_audit_consists_of_its_attacks_and_of_what_the_evaluation_says(train
     block = evaluate(trained, data, [1, 2])
     assert numbers["forget_accuracy"] == block["forget_accuracy"]
     assert numbers["retain_accuracy"] == block["retain_accuracy"]
-    first, random = (logits_of(net, data.test.only([1, 2]).images, data) for net in (trained, tiny_network(9)))
+    first, random = (predict_logits(net, data.test.only([1, 2]).images, data) for net in (trained, tiny_network(9)))
     assert numbers["zrf"] == zrf(first, random)
     assert numbers["membership"] == membership_forget(trained, data, [1, 2], seed=4)
-    assert numbers["probe"] == probe_forget(trained, data, [1, 2], "head", seed=4)
+    assert numbers["probe"] == probe_forget_classes(trained, data, [1, 2], "head", seed=4)
     assert numbers["curve"] == relearn_curve(trained, data, [1, 2], 0.5, seed=4)
 
 
@@ -366,7 +372,7 @@ def test_a_network_in_half_precision_is_audited(trained, data):
     half = copy.deepcopy(trained).to(torch.bfloat16)
     whole, rounded = audit_of(trained, data), audit_of(half, data)
     assert rounded["probe"] == pytest.approx(whole["probe"], abs=0.1)
-    assert features_of(half, data.test.images[:3], data, "input").dtype == torch.float32
+    assert extract_features(half, data.test.images[:3], data, "input").dtype == torch.float32
 
 
 def test_a_network_of_nan_has_no_audit(trained, data):
@@ -398,7 +404,7 @@ def test_a_verdict_says_inside_or_by_how_many_standard_deviations_outside(value,
 
 
 def test_a_band_by_hand():
-    band = band_of([1.0, 2.0, 3.0, 4.0, 5.0])  # t(4, 0.975) = 2.7764, s = sqrt(10 / 4), sqrt(1 + 1/5) = 1.0954
+    band = golden_band([1.0, 2.0, 3.0, 4.0, 5.0])  # t(4, 0.975) = 2.7764, s = sqrt(10 / 4), sqrt(1 + 1/5) = 1.0954
     assert (band["mean"], band["n"]) == (3.0, 5)
     assert band["std"] == pytest.approx(math.sqrt(2.5))
     assert band["high"] == pytest.approx(3 + 2.776445 * 1.581139 * 1.095445, abs=1e-4)
@@ -406,15 +412,15 @@ def test_a_band_by_hand():
 
 
 def test_a_band_of_equal_values_is_a_point_and_of_one_value_none():
-    assert (band_of([0.5] * 3)["low"], band_of([0.5] * 3)["high"]) == (0.5, 0.5)
-    assert (band_of([0.5])["low"], band_of([0.5])["n"]) == (None, 1)
-    assert band_of([None, None])["n"] == 0
+    assert (golden_band([0.5] * 3)["low"], golden_band([0.5] * 3)["high"]) == (0.5, 0.5)
+    assert (golden_band([0.5])["low"], golden_band([0.5])["n"]) == (None, 1)
+    assert golden_band([None, None])["n"] == 0
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_a_true_golden_network_is_refused_in_one_case_of_twenty(n):
     draws = torch.randn(3000, n + 1, generator=torch.Generator().manual_seed(n), dtype=torch.double)
-    refused = sum(verdict(row[0], band_of(row[1:])) != "inside" for row in (70 + 3 * draws).tolist())
+    refused = sum(verdict(row[0], golden_band(row[1:])) != "inside" for row in (70 + 3 * draws).tolist())
     assert refused / 3000 == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 3000))
 
 
@@ -462,7 +468,7 @@ def test_each_metric_has_the_band_of_the_golden_networks_and_its_verdict(tiny):
     goldens = [replace(lab, seed=seed) for seed in (3, 4, 6)]
     retain = [evaluate(g.load(g.finished_golden()), lab.dataset, [1])["retain_accuracy"] for g in goldens]
     band = block["retain_accuracy"]["band"]["golden"]
-    assert band == json.loads(json.dumps(band_of(retain)))
+    assert band == json.loads(json.dumps(golden_band(retain)))
     assert block["retain_accuracy"]["verdict"] == verdict(block["retain_accuracy"]["unlearned"], band)
     assert block["js"]["forget"]["band"]["golden"]["n"] == 2  # golden to itself is left out
 
@@ -526,7 +532,7 @@ def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):
     assert inverted["retain_accuracy"]["original"] != block["retain_accuracy"]["original"]
     deeper = audit_run(lab, audited, seeds=[3], layer="input").metrics["audit"]
     assert deeper["layer"] == "input"
-    found = probe_forget(lab.load(audited), lab.dataset, [1], "input")
+    found = probe_forget_classes(lab.load(audited), lab.dataset, [1], "input")
     assert deeper["probe"]["unlearned"] == found != block["probe"]["unlearned"]
 
 
@@ -620,7 +626,7 @@ def audited(audited_once, monkeypatch):
 
 def test_the_shell_audits_a_run_by_its_name(lab, audited, capsys):
     assert main(["audit", "--run", audited.name, "--runs-root", str(lab.root), "--seeds", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["audit"] == json.loads(short(audited.metrics))["audit"]
+    assert json.loads(capsys.readouterr().out)["audit"] == json.loads(brief_json(audited.metrics))["audit"]
     assert (audited.path / "relearning.png").is_file()
 
 
@@ -639,7 +645,7 @@ def test_what_cannot_be_audited_is_a_sentence(lab, name, word, capsys):
 
 
 def test_a_run_that_forgot_other_classes_is_not_audited_as_this_one(lab, audited):
-    other = experiment_of(audited, forget=[5])
+    other = open_experiment(audited, forget=[5])
     with pytest.raises(ValueError, match="forget: .5. given, but"):
         audit_run(other, audited)
 

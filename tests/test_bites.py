@@ -14,13 +14,13 @@ from unlearn_lib import (
     ZeroShotUnlearner,
     find_head,
     fit,
-    logits_of,
     make_impressions,
     make_model,
+    predict_logits,
     split,
 )
-from unlearn_lib.data import batches_for
-from unlearn_lib.networks import Framing, Run, bounds_of, difference, find_run, write_run
+from unlearn_lib.data import iterate_batches
+from unlearn_lib.networks import Framing, Run, find_run, first_difference, layer_bounds, write_run
 from unlearn_lib.store import write_json
 
 
@@ -189,7 +189,7 @@ class Joined(nn.Module):
 
 @pytest.mark.parametrize("both", [True, False])
 def test_a_sum_is_never_negative_only_where_no_part_is(both):
-    assert (bounds_of(Joined(both), "head")[0] >= 0) is both
+    assert (layer_bounds(Joined(both), "head")[0] >= 0) is both
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_sum_is_never_negative_only_where_no_part_is(both):
     ],
 )
 def test_two_runs_differ_in_any_argument_that_one_of_them_has_and_in_no_note(old, new, expected):
-    assert difference(Run(Path("run"), old), new) == (expected or (None, None, None))
+    assert first_difference(Run(Path("run"), old), new) == (expected or (None, None, None))
 
 
 def test_a_run_that_does_not_tell_its_format_is_of_an_older_one(tmp_path):
@@ -228,14 +228,16 @@ def test_pictures_are_normalised_value_by_value_and_stay_within_the_range_that_i
 
 def test_logits_are_those_of_the_network_at_rest_however_it_was_left(digits):
     model, pictures = make_model("lenet5", 10, dropout=0.9), digits.test.images[:20]
-    at_rest = logits_of(model.eval(), pictures, digits)
-    assert torch.equal(logits_of(model.train(), pictures, digits), at_rest)
+    at_rest = predict_logits(model.eval(), pictures, digits)
+    assert torch.equal(predict_logits(model.train(), pictures, digits), at_rest)
     assert not model.training
 
 
 @pytest.mark.parametrize(("side", "sizes"), [(28, [500, 200]), (224, [13] * 2 + [4])])
 def test_large_pictures_pass_through_a_network_in_small_batches(digits, side, sizes):
     large = dataclasses.replace(digits, framing=Framing((3, side, side)))
-    batches = list(batches_for(make_model("lenet5", 10), digits.test.images[:1].expand(sum(sizes), -1, -1, -1), large))
+    batches = list(
+        iterate_batches(make_model("lenet5", 10), digits.test.images[:1].expand(sum(sizes), -1, -1, -1), large)
+    )
     assert [len(batch) for batch in batches] == sizes
     assert {tuple(batch.shape[1:]) for batch in batches} == {(3, side, side)}

@@ -313,7 +313,7 @@ def test_the_fingerprint_of_pictures_on_disk_opens_none(tmp_path, monkeypatch):
     for path in tmp_path.rglob("*.png"):
         path.unlink()
     assert len(data.fingerprint) == 16
-    assert data.train.opened.all()
+    assert data.train.readable.all()
 
 
 def test_an_unknown_data_set_is_refused():

@@ -12,16 +12,16 @@ from torchvision.models import VisionTransformer
 from unlearn_lib import (
     ZeroShotUnlearner,
     deep_layer,
-    draw,
+    draw_pictures,
     evaluate,
     fit,
     make_impressions,
     mask,
-    probe_forget,
+    probe_forget_classes,
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.zeroshot import Impressions, inner_layers
-from unlearn_lib.zeroshot.deep import codes_of, hinge_loss, lessons, pull_loss, renewed
+from unlearn_lib.zeroshot.deep import code_loss, hinge_loss, make_codes, reinitialised_from, train_student
 
 FORGET = [1]
 
@@ -51,7 +51,7 @@ def student(net, drawn):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 20, 31), (4, 9, 9)])
 def test_drawn_pictures_come_from_their_seed_alone(shape):
-    first, again, more, other = (draw(n, shape, seed) for n, seed in ((7, 3), (7, 3), (12, 3), (7, 4)))
+    first, again, more, other = (draw_pictures(n, shape, seed) for n, seed in ((7, 3), (7, 3), (12, 3), (7, 4)))
     assert first.shape == (7, *shape) and first.dtype == torch.uint8
     assert torch.equal(first, again) and torch.equal(first, more[:7])
     assert not torch.equal(first, other)
@@ -60,7 +60,7 @@ def test_drawn_pictures_come_from_their_seed_alone(shape):
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_drawn_pictures_use_the_whole_range_and_are_neither_flat_nor_noise(shape):
-    x = draw(300, shape).float() / 255
+    x = draw_pictures(300, shape).float() / 255
     assert x.min() < 0.05 and x.max() > 0.95
     assert (x.flatten(1).std(1) > 0.02).all()
     neighbours = (x[..., 1:] - x[..., :-1]).square().mean() / (2 * x.flatten(1).var(1).mean())
@@ -90,7 +90,7 @@ def test_the_student_forgets_and_keeps_the_other_answers(student, net, data):
 
 
 def test_its_features_tell_less_of_the_forget_class_than_the_masks(student, net, data):
-    before, after = (probe_forget(m, data, FORGET, "head", samples=40) for m in (mask(net, FORGET), student[0]))
+    before, after = (probe_forget_classes(m, data, FORGET, "head", samples=40) for m in (mask(net, FORGET), student[0]))
     assert after < before - 0.05
 
 
@@ -113,7 +113,7 @@ def test_every_method_takes_drawn_pictures(net, drawn, data):
 
 def test_a_class_owns_as_many_features_as_any_other_and_the_forget_class_none(net, drawn):
     forget = torch.tensor([False, True, False, False])
-    (code, size) = codes_of(net, "hidden", drawn.x, forget)["head"]
+    (code, size) = make_codes(net, "hidden", drawn.x, forget)["head"]
     assert code.sum(1).tolist() == [5, 0, 5, 5] and code.sum(0).max() == 1
     with torch.no_grad():
         h = net.act(net.hidden(drawn.x[:1000]))
@@ -122,10 +122,10 @@ def test_a_class_owns_as_many_features_as_any_other_and_the_forget_class_none(ne
 
 def test_the_pull_is_none_at_the_code_and_less_where_the_original_sees_no_forget_class():
     code, q = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 1.0, 0, 0]]), torch.tensor([[0.25, 0, 0.75]])
-    assert pull_loss(3 * q @ code, q, torch.ones(1), 0.4, code, 3.0) == 0
+    assert code_loss(3 * q @ code, q, torch.ones(1), 0.4, code, 3.0) == 0
     off = 3 * (q @ code + torch.tensor([[0, 0, 1.0, 0]]))
-    assert pull_loss(off, q, torch.ones(1), 0.4, code, 3.0).item() == pytest.approx(2 * 1 / 4)
-    assert pull_loss(off, q, torch.zeros(1), 0.4, code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
+    assert code_loss(off, q, torch.ones(1), 0.4, code, 3.0).item() == pytest.approx(2 * 1 / 4)
+    assert code_loss(off, q, torch.zeros(1), 0.4, code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
 
 
 def test_the_hinge_keeps_the_forget_class_two_below_all_others():
@@ -137,7 +137,7 @@ def test_the_hinge_keeps_the_forget_class_two_below_all_others():
 def test_without_the_code_the_features_tell_more(net, drawn, data, student):
     numbers = {"method": "deep", "epochs": 15, "batch_size": 32}
     free, _, _ = ZeroShotUnlearner(net, drawn, FORGET, **numbers, forget_weight=0.0).unlearn()
-    probes = [probe_forget(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
+    probes = [probe_forget_classes(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
     assert probes[1] < probes[0]
 
 
@@ -206,18 +206,18 @@ def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
     net.input_shape, x = (1, 8, 8), torch.rand(20, 144)
     for tensor in (net.norm.weight.data, net.norm.running_var):
         tensor += 1
-    old, new = net.state_dict(), renewed(net, "hidden").state_dict()
+    old, new = net.state_dict(), reinitialised_from(net, "hidden").state_dict()
     same = {name for name in old if torch.equal(old[name], new[name])}
     assert same - {"norm.bias", "norm.running_mean", "norm.num_batches_tracked"} == {"conv.weight", "conv.bias"}
     assert inner_layers(net, "hidden") == ["head"]
-    code, _ = codes_of(net, "hidden", x, torch.tensor([False, True, False]))["head"]
+    code, _ = make_codes(net, "hidden", x, torch.tensor([False, True, False]))["head"]
     assert code.shape == (3, 9)
 
 
 def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
     net = VisionTransformer(16, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=32, num_classes=3).eval()
     net.input_shape = (3, 16, 16)
-    student = renewed(net, "conv_proj", 1)
+    student = reinitialised_from(net, "conv_proj", 1)
     kept = {name for name, p in net.named_parameters() if p.dim() > 1 and torch.equal(p, student.get_parameter(name))}
     assert kept == {"class_token", "encoder.pos_embedding"}
     x = Impressions("conv_proj", torch.rand(3, 3, 16, 16), torch.arange(3), "drawn", 0.0)
@@ -228,9 +228,12 @@ def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
 
 
 def test_a_student_starts_from_its_seed(net, drawn):
-    one, again, other = (renewed(net, "hidden", seed).head.weight for seed in (0, 0, 1))
+    one, again, other = (reinitialised_from(net, "hidden", seed).head.weight for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     forget = torch.tensor([False, True, False, False])
     numbers = {"lr": 4e-3, "epochs": 1, "batch_size": 64}
-    runs = [list(lessons(net, renewed(net, "hidden"), "hidden", drawn.x, forget, seed=s, **numbers)) for s in (0, 0, 1)]
+    runs = [
+        list(train_student(net, reinitialised_from(net, "hidden"), "hidden", drawn.x, forget, seed=s, **numbers))
+        for s in (0, 0, 1)
+    ]
     assert runs[0] == runs[1] != runs[2]

@@ -17,16 +17,16 @@ from unlearn_lib import (
     fit,
     follow_impression,
     js_divergence,
+    linear_probe,
     make_impressions,
     mask,
     membership,
-    misplaced,
-    moved,
-    probe,
+    misplaced_answers,
     responsive_layers,
+    weight_changes,
     zrf,
 )
-from unlearn_lib.common import device_of
+from unlearn_lib.common import get_device
 
 
 @pytest.fixture(params=["cuda", "mps"])
@@ -127,26 +127,26 @@ def test_unlearning_stays_on_the_device(network, method):
 def test_evaluation_and_its_tail_agree_on_the_device(network, monkeypatch, tmp_path):
     monkeypatch.setattr(evaluation, "SMALL", 0)
     data, run = tiny_data(), Run(tmp_path, {})
-    kept = evaluation.kept_activations(run, network, data, "hidden")
+    kept = evaluation.load_activations(run, network, data, "hidden")
     assert evaluation.evaluate_tail(network, "hidden", *kept, data, [1]) == evaluate(network, data, [1])
-    again = evaluation.kept_activations(run, network, data, "hidden")
+    again = evaluation.load_activations(run, network, data, "hidden")
     assert torch.equal(kept[0], again[0])
 
 
 def test_an_audit_of_a_network_on_the_device(network):
-    golden, stranger = tiny_network(2).to(device_of(network)), tiny_network(3).to(device_of(network))
+    golden, stranger = tiny_network(2).to(get_device(network)), tiny_network(3).to(get_device(network))
     numbers = audit(network, tiny_data(), [1], golden=golden, stranger=stranger, target=0.9, layer="head")
     assert numbers["probe"] > 0.5
     assert numbers["retain_accuracy"] > 0.5
 
 
 def test_metrics_take_tensors_on_the_device(network):
-    there, labels = torch.rand(12, 4, device=device_of(network)), torch.arange(12, device=device_of(network)) % 4
+    there, labels = torch.rand(12, 4, device=get_device(network)), torch.arange(12, device=get_device(network)) % 4
     assert js_divergence(there, there).max() < 1e-6
     assert agreement(there, there) == 1
     assert zrf(there, there) == pytest.approx(1)
-    assert misplaced(there.argmax(1), there.argmax(1), labels, 4) == 0
+    assert misplaced_answers(there.argmax(1), there.argmax(1), labels, 4) == 0
     assert 0 <= membership(there[:, 0], there[:, 1]) <= 1
-    assert 0 <= probe(there, labels, there, labels) <= 1
-    assert moved(network, network) == {}
-    assert set(moved(mask(network, [1]), network)) == {"head.weight", "head.bias"}
+    assert 0 <= linear_probe(there, labels, there, labels) <= 1
+    assert weight_changes(network, network) == {}
+    assert set(weight_changes(mask(network, [1]), network)) == {"head.weight", "head.bias"}

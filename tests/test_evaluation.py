@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tiny import changed, on_disk, tiny_data, tiny_network
 
 import unlearn_lib.evaluation as evaluation
-from unlearn_lib import Run, answers_of, confusion_of, evaluate, logits_of, mask, score, table
-from unlearn_lib.evaluation import evaluate_tail, kept_activations
+from unlearn_lib import Run, confusion_matrix, evaluate, mask, predict_classes, predict_logits, score, table
+from unlearn_lib.evaluation import evaluate_tail, load_activations
 
 CONFUSION = [[3, 1, 0], [0, 2, 2], [1, 0, 1]]  # 4, 4 and 2 pictures
 
@@ -26,7 +26,7 @@ def test_a_score_by_hand():
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1), st.sets(st.integers(0, 4), max_size=4))
 def test_shares_are_of_pictures_not_of_classes(pairs, forget):
     labels, predicted = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    block = score(confusion_of(predicted, labels, 5), forget)
+    block = score(confusion_matrix(predicted, labels, 5), forget)
     assert block["overall_accuracy"] == pytest.approx((labels == predicted).float().mean().item())
     forgotten = torch.isin(labels, torch.tensor(sorted(forget), dtype=torch.int64))
     for name, chosen in (("forget_accuracy", forgotten), ("retain_accuracy", ~forgotten)):
@@ -36,7 +36,7 @@ def test_shares_are_of_pictures_not_of_classes(pairs, forget):
 
 def test_labels_in_bytes_are_counted_where_they_belong():
     labels = torch.arange(30)
-    assert torch.equal(confusion_of(labels, labels.byte(), 30), torch.eye(30, dtype=torch.int64))
+    assert torch.equal(confusion_matrix(labels, labels.byte(), 30), torch.eye(30, dtype=torch.int64))
 
 
 def test_the_table_is_in_percent_and_leaves_absent_models_out():
@@ -46,7 +46,7 @@ def test_the_table_is_in_percent_and_leaves_absent_models_out():
 
 
 def test_a_head_that_does_not_fit_the_data_is_refused():
-    for refused in (evaluate, answers_of):
+    for refused in (evaluate, predict_classes):
         with pytest.raises(ValueError, match="model: its head has 7 outputs, tiny has 4 classes"):
             refused(tiny_network(classes=7), tiny_data())
 
@@ -68,7 +68,7 @@ def test_a_network_of_nan_has_no_accuracy():
     net = tiny_network()
     with torch.no_grad():
         net.head.bias[2] = math.nan
-    for refused in (lambda: evaluate(net, tiny_data()), lambda: answers_of(net, tiny_data())):
+    for refused in (lambda: evaluate(net, tiny_data()), lambda: predict_classes(net, tiny_data())):
         with pytest.raises(ValueError, match="model: its logits are not numbers"):
             refused()
 
@@ -77,9 +77,9 @@ def test_a_network_of_nan_has_no_accuracy():
 def test_networks_of_other_precision_are_evaluated_in_theirs(kind):
     net, data = tiny_network(4).eval(), tiny_data()
     other = copy.deepcopy(net).to(kind)
-    logits = logits_of(other, data.test.images, data)
+    logits = predict_logits(other, data.test.images, data)
     assert logits.dtype == torch.float32
-    assert torch.allclose(logits, logits_of(net, data.test.images, data), atol=0.05)
+    assert torch.allclose(logits, predict_logits(net, data.test.images, data), atol=0.05)
     assert next(other.parameters()).dtype == kind
 
 
@@ -101,7 +101,7 @@ def run(tmp_path):
 def test_kept_activations_judge_a_tail_as_the_whole_is_judged(run, tmp_path):
     net, data = tiny_network(4).eval(), on_disk(tiny_data(), tmp_path)
     (tmp_path / "test-1.png").write_bytes(b"")
-    x, labels = kept_activations(run, net, data, "hidden")
+    x, labels = load_activations(run, net, data, "hidden")
     assert (len(x), len(labels)) == (119, 119)
     masked = mask(net, [1])
     assert evaluate_tail(masked, "hidden", x, labels, data, [1]) == evaluate(masked, data, [1])
@@ -110,32 +110,32 @@ def test_kept_activations_judge_a_tail_as_the_whole_is_judged(run, tmp_path):
 def test_kept_activations_come_from_the_same_network_and_pictures_or_are_made_anew(run, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "SMALL", 0)
     net, data = tiny_network(4).eval(), tiny_data()
-    x, _ = kept_activations(run, net, data, "hidden")
+    x, _ = load_activations(run, net, data, "hidden")
     monkeypatch.setattr(evaluation, "_activations", lambda *args: pytest.fail("made anew"))
-    again, _ = kept_activations(run, net, data, "hidden")
+    again, _ = load_activations(run, net, data, "hidden")
     assert torch.equal(x, again)
     monkeypatch.undo()
     monkeypatch.setattr(evaluation, "SMALL", 0)
-    moved, _ = kept_activations(run, tiny_network(5).eval(), data, "hidden")
+    moved, _ = load_activations(run, tiny_network(5).eval(), data, "hidden")
     assert not torch.equal(x, moved)
     inverted = changed(data, "test", images=255 - data.test.images)
-    other, _ = kept_activations(run, tiny_network(5).eval(), inverted, "hidden")
+    other, _ = load_activations(run, tiny_network(5).eval(), inverted, "hidden")
     assert not torch.equal(moved, other)
 
 
 def test_activations_that_would_be_too_large_are_not_kept(run, tmp_path, monkeypatch):
     net, data = tiny_network(4).eval(), on_disk(tiny_data(), tmp_path)
     monkeypatch.setattr(evaluation, "KEPT_BYTES", 4 * 120 * 64 - 1)  # of 120 pictures, 64 numbers each
-    assert kept_activations(run, net, data, "hidden") is None
+    assert load_activations(run, net, data, "hidden") is None
     monkeypatch.setattr(evaluation, "KEPT_BYTES", 4 * 120 * 64)
-    assert kept_activations(run, net, data, "hidden") is not None
+    assert load_activations(run, net, data, "hidden") is not None
 
 
 def test_what_was_kept_tells_which_pictures_do_not_open(run, tmp_path):
     net = tiny_network(4).eval()
     lazy = on_disk(tiny_data(), tmp_path)
     (tmp_path / "test-7.png").write_bytes(b"")
-    kept_activations(run, net, lazy, "hidden")
-    lazy.test.images.opened[:] = True  # nobody has looked yet
-    kept_activations(run, net, lazy, "hidden")
-    assert (~lazy.test.opened).nonzero().flatten().tolist() == [7]
+    load_activations(run, net, lazy, "hidden")
+    lazy.test.images.readable[:] = True  # nobody has looked yet
+    load_activations(run, net, lazy, "hidden")
+    assert (~lazy.test.readable).nonzero().flatten().tolist() == [7]

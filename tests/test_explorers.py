@@ -176,6 +176,6 @@ def test_runs_that_take_their_pictures_otherwise_are_not_compared(lab, tmp_path,
     path.write_text(path.read_text().replace('"weights": null', '"weights": "tuned.pth"'))
     panel = comparison_panel(replace(lab, runs_root=tmp_path))
     assert len(panel.first.options) == 2  # LeNet5's weights want nothing
-    monkeypatch.setattr(compare, "framing_of", lambda model, weights: weights)
+    monkeypatch.setattr(compare, "find_framing", lambda model, weights: weights)
     panel.refresh.click()
     assert len(panel.first.options) == 1

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unlearn_lib import diagnose, make_impressions
-from unlearn_lib.networks import feasible_at, split
+from unlearn_lib.networks import feasible_inputs, split
 from unlearn_lib.zeroshot.carrying import held_out
 
 N = 12
@@ -44,18 +44,18 @@ WAYS = {"first": (first, True), "mean": (mean, False)}
 @pytest.mark.parametrize("way", WAYS)
 def test_features_are_feasible_and_others_are_not(way, norm):
     net, pictures = Tokens(WAYS[way][0], norm), 5 * torch.randn(50, 3, 8, 8)
-    feasible, body = feasible_at(net, "head"), split(net, "head")[0]
+    feasible, body = feasible_inputs(net, "head"), split(net, "head")[0]
     assert feasible.surface.exact == WAYS[way][1]
     assert feasible.surface.centred == (norm is nn.LayerNorm)
     with torch.no_grad():
         x = body(pictures)
-    assert not feasible.outside(x).any()
-    assert feasible.outside(feasible.outer(3 * feasible.inner(x) + 1)).float().mean() > 0.5
+    assert not feasible.is_infeasible(x).any()
+    assert feasible.is_infeasible(feasible.to_inputs(3 * feasible.from_inputs(x) + 1)).float().mean() > 0.5
 
 
 @pytest.mark.parametrize("what", [lambda x: x[:, 0].relu(), lambda x: x.amax(1), lambda x: 2 * x[:, 0]])
 def test_what_leaves_the_surface_is_not_taken_for_it(what):
-    assert feasible_at(Tokens(what), "head").surface is None
+    assert feasible_inputs(Tokens(what), "head").surface is None
 
 
 def test_the_axis_of_the_channels_is_found():
@@ -65,7 +65,7 @@ def test_the_axis_of_the_channels_is_found():
             return self.head(self.drop(x).mean((2, 3)))
 
     net = Moved(first)
-    surface = feasible_at(net, "drop").surface
+    surface = feasible_inputs(net, "drop").surface
     assert (surface.axis, surface.exact) == (1, True)
     assert surface.scale.shape == (1, N, 1, 1)
     assert diagnose(net, make_impressions(net, "drop", samples=3, steps=5))["infeasible"].max() == 0
@@ -77,9 +77,9 @@ def test_impressions_and_held_out_inputs_lie_on_the_surface(way, recipe):
     net = Tokens(WAYS[way][0])
     made = make_impressions(net, "head", samples=10, recipe=recipe)
     assert diagnose(net, made)["infeasible"].max() == 0
-    feasible = feasible_at(net, "head")
+    feasible = feasible_inputs(net, "head")
     for x in held_out(net, "head", [0, 1]):
-        assert not feasible.outside(x).any()
+        assert not feasible.is_infeasible(x).any()
 
 
 def test_a_norms_scale_moved_into_the_head_changes_no_logit_of_an_impression():

@@ -9,7 +9,7 @@ from PIL import Image
 from unlearn_lib import Experiment, evaluate, load_data, make_model
 from unlearn_lib.__main__ import main
 from unlearn_lib.data import imagenet_classes
-from unlearn_lib.evaluation import evaluate_tail, kept_activations
+from unlearn_lib.evaluation import evaluate_tail, load_activations
 from unlearn_lib.networks import Framing
 
 SMALL = Framing((3, 32, 32), 36, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -140,18 +140,18 @@ def test_weights_for_other_classes_are_refused(root, tmp_path):
 def test_the_bodys_activations_serve_after_the_pictures_are_gone(lab, root):
     run = lab.train()
     model = lab.load(run)
-    x, labels = kept_activations(run, model, lab.dataset, "classifier.0")
+    x, labels = load_activations(run, model, lab.dataset, "classifier.0")
     assert len(x) == len(labels) == 11
     for path in (root / "ImageNet" / "val").glob("*/*"):
         path.write_bytes(b"")
-    again, _ = kept_activations(run, model, lab.dataset, "classifier.0")
+    again, _ = load_activations(run, model, lab.dataset, "classifier.0")
     assert torch.equal(x, again)
 
 
 def test_the_tail_on_kept_activations_is_judged_as_the_whole_on_pictures_is(lab):
     run = lab.train()
     model = lab.load(run)
-    kept = kept_activations(run, model, lab.dataset, "features.9")
+    kept = load_activations(run, model, lab.dataset, "features.9")
     whole = evaluate(model, lab.dataset, lab.forget_classes)
     assert evaluate_tail(model, "features.9", *kept, lab.dataset, lab.forget_classes) == whole
 
@@ -159,11 +159,11 @@ def test_the_tail_on_kept_activations_is_judged_as_the_whole_on_pictures_is(lab)
 def test_activations_of_another_model_are_not_taken(lab):
     run = lab.train()
     model = lab.load(run)
-    x, _ = kept_activations(run, model, lab.dataset, "features.12")
+    x, _ = load_activations(run, model, lab.dataset, "features.12")
     with torch.no_grad():
         next(model.parameters()).mul_(2)
     (run.path / "model.safetensors").write_bytes(b"another")
-    y, _ = kept_activations(run, model, lab.dataset, "features.12")
+    y, _ = load_activations(run, model, lab.dataset, "features.12")
     assert not torch.equal(x, y)
     assert y.shape == x.shape
 

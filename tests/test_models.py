@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unlearn_lib import find_head, make_model, pick_device, split, splittable_layers
-from unlearn_lib.networks import at_pixels, bounds_of, framing_of, layer_shape, model_code
+from unlearn_lib.networks import find_framing, input_shape_of, layer_bounds, model_code, takes_pixels
 
 LENET5 = ["conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "fc2", "fc3"]
 KARPATHYNET = ["conv11", "conv12", "pool1", "conv21", "conv22", "pool2", "conv31", "conv32", "pool3", "flatten", "fc1"]
@@ -73,9 +73,9 @@ def test_a_network_that_ends_in_a_relu_has_no_head():
 
 def test_what_comes_out_of_a_relu_is_known_to_be_feasible_only_from_zero_on():
     lenet = make_model("lenet5", 10)
-    assert [layer for layer in LENET5 if bounds_of(lenet, layer)[0] == 0] == LENET5[1:]
-    assert bounds_of(make_model("resnet18", 10), "fc")[0] == 0
-    assert bounds_of(make_model("vit_b_16", 10, size=16), "heads.head")[0] == -torch.inf
+    assert [layer for layer in LENET5 if layer_bounds(lenet, layer)[0] == 0] == LENET5[1:]
+    assert layer_bounds(make_model("resnet18", 10), "fc")[0] == 0
+    assert layer_bounds(make_model("vit_b_16", 10, size=16), "heads.head")[0] == -torch.inf
 
 
 def test_efficientnet_lite0_is_cut_at_every_block_and_its_features_lie_between_0_and_6():
@@ -83,7 +83,7 @@ def test_efficientnet_lite0_is_cut_at_every_block_and_its_features_lie_between_0
     layers = splittable_layers(model)
     blocks = [f"_blocks.{i}" for i in range(16)]
     assert {"_conv_stem.static_padding", *blocks, "_conv_head", "_avg_pooling", "_dropout", "_fc"} <= set(layers)
-    assert bounds_of(model, "_fc") == bounds_of(model, "_avg_pooling") == (0, 6)
+    assert layer_bounds(model, "_fc") == layer_bounds(model, "_avg_pooling") == (0, 6)
     with torch.no_grad():
         for batch in (1, 3):
             x = torch.randn(batch, *model.input_shape)
@@ -95,12 +95,12 @@ def test_efficientnet_lite0_is_cut_at_every_block_and_its_features_lie_between_0
 
 def test_pixels_enter_the_first_layer_and_no_other():
     lenet = make_model("lenet5", 10)
-    assert [layer for layer in ["input", *LENET5] if at_pixels(lenet, layer)] == ["input", "conv1"]
+    assert [layer for layer in ["input", *LENET5] if takes_pixels(lenet, layer)] == ["input", "conv1"]
 
 
 def test_layer_shapes_need_no_data():
-    assert layer_shape(make_model("lenet5", 10), "conv2") == (6, 14, 14)
-    assert layer_shape(make_model("karpathynet", 10), "fc1") == (256,)
+    assert input_shape_of(make_model("lenet5", 10), "conv2") == (6, 14, 14)
+    assert input_shape_of(make_model("karpathynet", 10), "fc1") == (256,)
 
 
 def test_the_same_seed_gives_the_same_start():
@@ -190,12 +190,12 @@ def test_a_network_of_the_users_own_is_found_from_the_current_folder(here):
 
 
 def test_its_preprocessing_travels_with_it(here):
-    framing = framing_of(f"{here}:flexible", None, 24)
+    framing = find_framing(f"{here}:flexible", None, 24)
     assert (framing.shape, framing.resize, framing.mean) == ((3, 24, 24), 20, (0.5,) * 3)
     assert framing.plain()["interpolation"] == "bicubic"
-    assert framing_of(f"{here}:fixed", None) is None
-    assert framing_of(f"{here}:framed", None).resize == 40
-    assert framing_of(f"{here}:framed", None, 16).resize == 20
+    assert find_framing(f"{here}:fixed", None) is None
+    assert find_framing(f"{here}:framed", None).resize == 40
+    assert find_framing(f"{here}:framed", None, 16).resize == 20
 
 
 def test_a_network_with_other_outputs_than_classes_is_refused(here):
@@ -215,11 +215,11 @@ def test_timm_networks_tell_their_size_and_preprocessing():
     assert make_model("timm/resnet18", 5).input_shape == (3, 64, 64)
     assert make_model("timm/vit_tiny_patch16_224", 5).input_shape == (3, 224, 224)
     assert make_model("timm/vit_tiny_patch16_224", 5, size=32).input_shape == (3, 32, 32)
-    framing = framing_of("timm/vit_tiny_patch16_224", "imagenet")
+    framing = find_framing("timm/vit_tiny_patch16_224", "imagenet")
     assert (framing.resize, framing.mean, framing.interpolation.value) == (248, (0.5,) * 3, "bicubic")
-    assert framing_of("timm/vit_base_patch16_224", "imagenet").mean == (0.5,) * 3
-    assert framing_of("timm/vit_base_patch16_224", "dino").mean == (0.485, 0.456, 0.406)
-    assert framing_of("timm/resnet18", "tv_in1k").interpolation.value == "bilinear"
+    assert find_framing("timm/vit_base_patch16_224", "imagenet").mean == (0.5,) * 3
+    assert find_framing("timm/vit_base_patch16_224", "dino").mean == (0.485, 0.456, 0.406)
+    assert find_framing("timm/resnet18", "tv_in1k").interpolation.value == "bilinear"
 
 
 def test_absent_timm_is_named_with_the_command_that_installs_it(monkeypatch):
@@ -229,11 +229,11 @@ def test_absent_timm_is_named_with_the_command_that_installs_it(monkeypatch):
 
 
 def test_efficientnet_lite0_wants_its_pictures_as_it_was_trained():
-    framing = framing_of("efficientnet_lite0", "imagenet")
+    framing = find_framing("efficientnet_lite0", "imagenet")
     assert (framing.shape, framing.resize) == ((3, 224, 224), 256)
     assert torch.tensor(framing.mean[0] * 255) == 127
     assert torch.tensor(framing.std[0] * 255) == 128
-    assert framing_of("efficientnet_lite0", "imagenet", 112).resize == 128
+    assert find_framing("efficientnet_lite0", "imagenet", 112).resize == 128
 
 
 def test_a_networks_name_in_a_folders_name():

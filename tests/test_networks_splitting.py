@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import find_head, split, splittable_layers
-from unlearn_lib.networks import bounds_of, layer_shape, shares_weights, trace, tracing
+from unlearn_lib.networks import input_shape_of, layer_bounds, shares_weights, trace, tracing
 
 
 class Net(nn.Module):
@@ -229,11 +229,11 @@ def test_every_way_of_writing_is_cut_exactly_and_stays_inside_its_bounds(case):
         for layer in ["input", *layers]:
             body, tail = split(net, layer)
             entering = body(x)
-            low, high = bounds_of(net, layer)
+            low, high = layer_bounds(net, layer)
             assert torch.equal(tail(entering), whole), layer
             assert low <= entering.min(), layer
             assert entering.max() <= high, layer
-            assert layer_shape(net, layer) == entering.shape[1:], layer
+            assert input_shape_of(net, layer) == entering.shape[1:], layer
     assert set(vars(net)) == attributes
 
 
@@ -372,7 +372,7 @@ def test_what_comes_out_of_a_part_has_its_known_range_and_keeps_to_it(part, boun
     net = nn.Sequential(nn.Conv1d(2, 4, 1), part, nn.Flatten(), nn.LazyLinear(3)).eval()
     x = 5 * torch.randn(50, 2, 6)
     net(x)
-    low, high = bounds_of(net, "2")
+    low, high = layer_bounds(net, "2")
     assert (low, high) == pytest.approx(bounds)
     y = split(net, "2")[0](x)
     assert low <= y.min() <= y.max() <= high
@@ -419,7 +419,7 @@ class Arithmetic(nn.Module):
 @torch.no_grad()
 def test_ranges_follow_arithmetic(way, bounds):
     net = Arithmetic(way).eval()
-    low, high = bounds_of(net, "fc")
+    low, high = layer_bounds(net, "fc")
     assert (low, high) == pytest.approx(bounds)
     y = split(net, "fc")[0](5 * torch.randn(50, 2, 6))
     assert low <= y.min() <= y.max() <= high
@@ -441,7 +441,7 @@ class Overwriting(Arithmetic):
 def test_what_is_written_over_has_no_bounds_of_before(way):
     net = Overwriting(way).eval()
     assert split(net, "fc")[0](torch.randn(5, 2, 6)).min() >= 2
-    assert bounds_of(net, "fc") == (-math.inf, math.inf)
+    assert layer_bounds(net, "fc") == (-math.inf, math.inf)
 
 
 class Keeping(Net):
@@ -462,23 +462,23 @@ def test_what_a_network_keeps_of_a_pass_is_no_stand_in_of_ours():
     net = Keeping().eval()
     x = torch.rand(2, 3, 96, 96)
     for _ in range(2):
-        assert splittable_layers(net) == ["conv", "fc"] and layer_shape(net, "fc") == (4,)
+        assert splittable_layers(net) == ["conv", "fc"] and input_shape_of(net, "fc") == (4,)
         assert net.grid is None and not list(net.buffers())
     body, tail = split(net, "fc")
     assert torch.equal(tail(body(x)), net(x)) and type(net.grid) is type(net(x)) is torch.Tensor
-    assert layer_shape(net, "fc") == (4,) and torch.equal(split(net, "fc")[0](x), body(x))
+    assert input_shape_of(net, "fc") == (4,) and torch.equal(split(net, "fc")[0](x), body(x))
 
 
 def test_pixels_have_the_range_that_the_network_is_given():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
     net.input_range = (-2.0, 1.0)
-    assert bounds_of(net, "input") == bounds_of(net, "1") == (-2.0, 1.0)
+    assert layer_bounds(net, "input") == layer_bounds(net, "1") == (-2.0, 1.0)
 
 
 def test_a_hook_that_changes_values_takes_their_bounds_away():
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Sigmoid(), nn.Linear(5, 2))
     net[2].register_forward_hook(lambda module, x, y: y - 3)
-    assert bounds_of(net, "3") == (-math.inf, math.inf)
+    assert layer_bounds(net, "3") == (-math.inf, math.inf)
 
 
 def test_tracing_leaves_other_threads_forward_passes_alone():

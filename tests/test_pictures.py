@@ -7,7 +7,7 @@ from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_1
 from unlearn_lib.data import Data, Split, folders
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.pictures import Pictures, open_picture
-from unlearn_lib.networks import Framing, framing_of
+from unlearn_lib.networks import Framing, find_framing
 
 FRAMING = Framing((3, 12, 12))
 
@@ -34,7 +34,7 @@ def paths(tmp_path):
 def test_a_picture_is_framed_as_the_weights_own_preprocessing_does_it(tmp_path, model, weights):
     pixels = np.random.default_rng(1).integers(0, 256, (300, 451, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "one.png")
-    framing = framing_of(model, weights.name)
+    framing = find_framing(model, weights.name)
     ours = Pictures([tmp_path / "one.png"], framing)[0]
     fields = dict.fromkeys(("name", "title", "source", "classes", "train", "val", "test", "flip"))
     normalised = Data(**fields, mean=framing.mean, std=framing.std).normalise(ours[None])[0]
@@ -98,9 +98,9 @@ def test_pictures_on_disk_are_indexed_as_a_tensor_is(paths):
 
 def test_a_picture_on_disk_that_does_not_open_is_known_once_it_was_read(paths):
     lazy = Pictures(paths, FRAMING)
-    assert lazy.opened.all()
+    assert lazy.readable.all()
     assert not lazy[torch.arange(6, 9)][1].any()
-    assert (~lazy.opened).nonzero().flatten().tolist() == [7]
+    assert (~lazy.readable).nonzero().flatten().tolist() == [7]
 
 
 def test_large_files_are_decoded_by_threads_in_the_same_order(tmp_path):
@@ -141,4 +141,4 @@ def test_what_is_no_picture_is_named(tmp_path, content):
         open_picture(tmp_path / "bad.jpg")
     bad = Pictures([tmp_path / "bad.jpg"], FRAMING)
     assert not bad[0].any()
-    assert not bad.opened.any()
+    assert not bad.readable.any()

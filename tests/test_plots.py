@@ -33,7 +33,7 @@ from unlearn_lib import (
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.figures import plot_leaderboard
-from unlearn_lib.figures.style import looks_of
+from unlearn_lib.figures.style import choose_styles
 from unlearn_lib.presets import CHOICES
 
 
@@ -73,10 +73,10 @@ def test_a_model_looks_the_same_whatever_stands_beside_it():
 
 
 def test_other_models_are_told_apart_and_are_none_of_the_known():
-    looks = looks_of(["original", "mine", "yours", "golden"])
+    looks = choose_styles(["original", "mine", "yours", "golden"])
     assert len({look.colour for look in looks.values()}) == 4
-    assert looks["mine"] == looks_of(["mine"])["mine"]
-    many = looks_of([f"setting {i}" for i in range(16)]).values()
+    assert looks["mine"] == choose_styles(["mine"])["mine"]
+    many = choose_styles([f"setting {i}" for i in range(16)]).values()
     assert len({(look.colour, look.marker) for look in many}) == 16
 
 

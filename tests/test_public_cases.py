@@ -29,7 +29,7 @@ from unlearn_lib import (
     split,
 )
 from unlearn_lib.__main__ import main
-from unlearn_lib.common import UserError, as_number, listed, readable
+from unlearn_lib.common import UserError, as_number, join_names, printable
 from unlearn_lib.data.pictures import Pictures, first_framing, open_picture
 from unlearn_lib.networks import Framing
 
@@ -667,7 +667,7 @@ def named(path, data):
 
 
 def test_names_that_are_no_text_can_be_listed():
-    assert listed(["a", "b\udcff"]).encode() == b"a, b?"
+    assert join_names(["a", "b\udcff"]).encode() == b"a, b?"
 
 
 # Bad input: what people type, and the sentence that they get. None ends in a traceback, none in a number.
@@ -923,7 +923,7 @@ def test_a_class_folder_whose_name_is_no_text_has_a_name_that_can_be_drawn(tmp_p
     os.rename(tmp_path / "pets" / "bee", os.fsencode(tmp_path / "pets") + b"/b\xe9")
     classes = load_data(tmp_path / "pets").classes
     assert classes == ["ant", "b\\udce9"]
-    assert readable(classes[1]) == classes[1]
+    assert printable(classes[1]) == classes[1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from unlearn_lib import Experiment, Split, UserError, evaluate, fit, make_model, open_run, runs_root, store
-from unlearn_lib.experiment.steps import tell_accuracy
+from unlearn_lib.experiment.steps import log_accuracy
 from unlearn_lib.networks import amend_run
 from unlearn_lib.networks.runs import class_code, load_weights, run_name
 from unlearn_lib.store import load_tensors, save_tensors
@@ -149,7 +149,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
 
     def full_disk(path, content):
-        with store.disk_told(path):
+        with store.explain_disk_errors(path):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("unlearn_lib.networks.writing.write_json", full_disk)
@@ -351,5 +351,5 @@ def test_golden_is_warned_of_where_its_start_may_know_the_forget_classes(lab, tm
 def test_golden_without_test_pictures_of_the_retain_classes_is_told_as_such(caplog):
     caplog.set_level("INFO")
     run = SimpleNamespace(name="golden-run", metrics={"golden": {"retain_accuracy": None}})
-    tell_accuracy(run, [1], "reused")
+    log_accuracy(run, [1], "reused")
     assert "golden-run: reused, no retain pictures to test" in caplog.text

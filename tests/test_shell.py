@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from unlearn_lib import __version__, describe_preset, from_preset, make_model, zeroshot
 from unlearn_lib import shell as options
 from unlearn_lib.__main__ import main
-from unlearn_lib.common import followed
+from unlearn_lib.common import redirect_progress
 from unlearn_lib.experiment.story import ELSEWHERE, FINE_TUNING, TRAINING
 from unlearn_lib.presets import PRESETS
 
@@ -83,7 +83,7 @@ def test_json_is_the_metrics_file_without_its_longest_lists_and_nothing_else(tra
 
 def test_json_of_a_thousand_classes_can_be_read_too():
     metrics = {"original": {"per_class_accuracy": [0.5] * 1000, "overall_accuracy": 0.5}, "curve": [0.0, 1.0]}
-    assert json.loads(options.short(metrics)) == {"original": {"overall_accuracy": 0.5}, "curve": [0.0, 1.0]}
+    assert json.loads(options.brief_json(metrics)) == {"original": {"overall_accuracy": 0.5}, "curve": [0.0, 1.0]}
 
 
 def test_help_and_version_load_nothing_heavy():
@@ -148,9 +148,9 @@ def test_a_resumed_training_says_so_begins_its_bar_there_and_counts_all_its_seco
             raise KeyboardInterrupt
 
     words, seen = ["train", *LENET, "--epochs", "4"], []
-    with followed(stop):
+    with redirect_progress(stop):
         assert shell(*words)[0] == 130
-    with followed(lambda description, done, total: seen.append((done, total))):
+    with redirect_progress(lambda description, done, total: seen.append((done, total))):
         status, _, err = shell(*words)
     assert status == 0
     assert "training LeNet5: gone on with after epoch 2 of 4, where it was interrupted" in err

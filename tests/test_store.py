@@ -16,12 +16,12 @@ from unlearn_lib.networks import write_run
 from unlearn_lib.store import (
     cached,
     digest,
-    keep,
-    kept,
-    locked,
+    load_kept,
+    lock_folder,
     read_json,
     replace_folder,
     restore_folder,
+    save_kept,
     save_tensors,
     write_json,
 )
@@ -45,13 +45,13 @@ def test_a_digest_sees_shape_type_and_bits():
 def test_what_is_kept_comes_back_under_its_key_alone(tmp_path, name):
     path, key = tmp_path / "run" / name, {"seed": 1, "classes": (1, 2)}
     tensors = {} if path.suffix == ".json" else {"x": torch.rand(3)}
-    keep(path, key, tensors, {"seconds": 2.5})
-    found = kept(path, key)
+    save_kept(path, key, tensors, {"seconds": 2.5})
+    found = load_kept(path, key)
     assert found[1] == {"seconds": 2.5}
     assert all(torch.equal(found[0][t], tensors[t]) for t in tensors)
-    assert kept(path, key | {"seed": 2}) is None
+    assert load_kept(path, key | {"seed": 2}) is None
     path.write_bytes(path.read_bytes()[:-9])
-    assert kept(path, key) is None
+    assert load_kept(path, key) is None
 
 
 def test_the_same_tensors_are_the_same_file(tmp_path):
@@ -94,7 +94,7 @@ def test_two_processes_that_want_the_same_do_the_work_once(tmp_path):
 
 
 def _hold(folder, ready):
-    with locked(folder):
+    with lock_folder(folder):
         ready.set()
         time.sleep(60)
 
@@ -105,13 +105,13 @@ def test_a_process_that_dies_gives_its_lock_back(tmp_path):
     owner.start()
     ready.wait()
     os.kill(owner.pid, signal.SIGKILL)
-    with locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         pass
     owner.join()
 
 
 def test_a_lock_may_be_taken_again_inside_itself(tmp_path):
-    with locked(tmp_path / "run"), locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"), lock_folder(tmp_path / "run"):
         pass
 
 

@@ -28,7 +28,7 @@ from tiny import START, Lab
 from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import amend_run, check_run
-from unlearn_lib.store import digest, keep, kept, load_tensors, locked, read_json, scratch_of
+from unlearn_lib.store import digest, load_kept, load_tensors, lock_folder, read_json, save_kept, scratch_path
 
 FORGET = [1]
 STEPS = {
@@ -142,13 +142,13 @@ def test_what_the_dead_left_half_written_is_swept_and_what_the_living_write_is_n
     dead = START.Process(target=lambda: None)
     dead.start()
     dead.join()
-    living = scratch_of(tmp_path / "run" / "model.safetensors")
+    living = scratch_path(tmp_path / "run" / "model.safetensors")
     left = living.with_name(living.name.replace(f".{os.getpid()}@", f".{dead.pid}@"))
     folder = tmp_path / f".run.abc.{dead.pid}@{living.name.partition('@')[2]}"
     for path in (living, left, folder / "model.safetensors"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
-    with locked(tmp_path / "run"):
+    with lock_folder(tmp_path / "run"):
         assert living.exists() and not left.exists() and not folder.exists()
 
 
@@ -230,11 +230,11 @@ def test_one_flipped_bit_in_any_file_of_a_run_is_named_or_changes_nothing(tmp_pa
 def test_one_flipped_bit_in_what_is_kept_makes_it_anew(tmp_path, name):
     path, chance = tmp_path / "run" / name, random.Random(0)
     tensors = {"x": torch.rand(20)} if path.suffix == ".safetensors" else {}
-    keep(path, {"a": 1}, tensors, {"seconds": 2.5})
+    save_kept(path, {"a": 1}, tensors, {"seconds": 2.5})
     content = path.read_bytes()
     for _ in range(60):
         flipped(path, chance.randrange(8 * len(content)))
-        found = kept(path, {"a": 1})
+        found = load_kept(path, {"a": 1})
         assert found is None or (found[1] == {"seconds": 2.5} and digest(found[0]) == digest(tensors))
         path.write_bytes(content)
 

@@ -18,9 +18,9 @@ from unlearn_lib import UserError, leaderboard, open_run, run_sweep
 from unlearn_lib.__main__ import main
 from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.networks import amend_run, run_names
-from unlearn_lib.sweep import points_of
+from unlearn_lib.sweep import expand_grid
 from unlearn_lib.sweep.cluster import _connected
-from unlearn_lib.sweep.points import seeds_of
+from unlearn_lib.sweep.points import band_seeds
 
 GRID = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1, 2]], "train_epochs": [1], "seed": [0, 1]}
 GRID |= {"method": ["mask", "neggrad+"], "samples": [10]}
@@ -44,23 +44,23 @@ def swept(tmp_path_factory, client):
 def test_points_are_all_combinations_and_a_union_has_each_once(seeds, rates):
     grid = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1]], "seed": seeds}
     union = grid | {"grid": [{"lr": rates}, {"lr": rates[:1]}]}
-    points = points_of(union)
+    points = expand_grid(union)
     assert len(points) == 2 * len(seeds) * len(rates)
     assert {(p["seed"], p["lr"]) for p in points} == {(seed, rate) for seed in seeds for rate in rates}
 
 
 def test_the_same_classes_in_another_order_are_no_other_point():
-    points = points_of(GRID | {"forget": [[1, 2], [2, 1], [2, 3]], "seed": [0], "method": ["mask"]})
+    points = expand_grid(GRID | {"forget": [[1, 2], [2, 1], [2, 3]], "seed": [0], "method": ["mask"]})
     assert [point["forget"] for point in points] == [[1, 2], [2, 3]]
 
 
 def test_golden_networks_of_the_same_classes_in_another_order_are_of_one_band():
-    points = points_of(GRID | {"method": ["mask"], "grid": [{"seed": [0]}, {"seed": [1], "forget": [[2, 1]]}]})
-    assert seeds_of(points[-1], points) == [0, 1]
+    points = expand_grid(GRID | {"method": ["mask"], "grid": [{"seed": [0]}, {"seed": [1], "forget": [[2, 1]]}]})
+    assert band_seeds(points[-1], points) == [0, 1]
 
 
 def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():
-    assert [point["forget"] for point in points_of(GRID | {"forget": [["1"], [1]]})[::4]] == [["1"], [1]]
+    assert [point["forget"] for point in expand_grid(GRID | {"forget": [["1"], [1]]})[::4]] == [["1"], [1]]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():
 )
 def test_a_grid_that_is_none_is_refused(change, sentence):
     with pytest.raises(UserError) as error:
-        points_of(GRID | change)
+        expand_grid(GRID | change)
     assert sentence in str(error.value)
 
 
@@ -82,9 +82,9 @@ def test_a_grid_that_is_none_is_refused(change, sentence):
 def test_a_file_that_is_no_grid_is_refused(tmp_path, text, sentence):
     (tmp_path / "g.toml").write_text(text)
     with pytest.raises(UserError, match=sentence):
-        points_of(tmp_path / "g.toml")
+        expand_grid(tmp_path / "g.toml")
     with pytest.raises(FileNotFoundError, match="there is no file"):
-        points_of(tmp_path / "absent.toml")
+        expand_grid(tmp_path / "absent.toml")
 
 
 def test_every_point_is_a_row_with_the_numbers_of_its_run(swept):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unlearn_lib import ZeroShotUnlearner, find_head, make_impressions, make_model, split, splittable_layers
-from unlearn_lib.networks import bounds_of
+from unlearn_lib.networks import layer_bounds
 
 FORGET = [1, 4]
 NETWORKS = {  # the smallest size, and an inner layer
@@ -51,7 +51,7 @@ def test_body_and_tail_together_equal_the_whole_inside_its_bounds(network):
         whole = model(x)
         for layer in (layers[-1], inner):
             body, tail = split(model, layer)
-            entering, (low, high) = body(x), bounds_of(model, layer)
+            entering, (low, high) = body(x), layer_bounds(model, layer)
             assert torch.equal(tail(entering), whole), layer
             assert low <= entering.min() <= entering.max() <= high, layer
 

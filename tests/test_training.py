@@ -15,14 +15,14 @@ from unlearn_lib import (
     UserError,
     evaluate,
     fit,
-    logits_of,
     make_impressions,
     make_model,
     open_run,
+    predict_logits,
     relearn_curve,
 )
 from unlearn_lib.__main__ import main
-from unlearn_lib.networks import layout_of
+from unlearn_lib.networks import find_memory_format
 from unlearn_lib.training import smooth_labels
 
 
@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_set):
 def test_the_history_tells_the_share_of_training_pictures_that_were_right(small_set):
     model = make_model("lenet5", 10)
     history = fit(model, small_set, epochs=1, lr=1e-12, precision="float32")  # the network stays as it is
-    right = logits_of(model, small_set.train.images, small_set).argmax(1) == small_set.train.labels
+    right = predict_logits(model, small_set.train.images, small_set).argmax(1) == small_set.train.labels
     assert history["train_accuracy"] == [pytest.approx(right.double().mean().item())]
 
 
@@ -239,5 +239,5 @@ def test_a_network_that_flattens_with_view_is_asked_about_drawn_pictures():
 
 
 def test_other_networks_get_their_pictures_channels_last_which_is_faster():
-    assert layout_of(make_model("karpathynet", 10).eval(), torch.rand(2, 3, 32, 32)) == torch.channels_last
-    assert layout_of(Textbook(channels=3), torch.rand(2, 3, 8, 8)) == torch.contiguous_format
+    assert find_memory_format(make_model("karpathynet", 10).eval(), torch.rand(2, 3, 32, 32)) == torch.channels_last
+    assert find_memory_format(Textbook(channels=3), torch.rand(2, 3, 8, 8)) == torch.contiguous_format

@@ -21,10 +21,10 @@ from unlearn_lib import (
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.networks import shares_weights, split
-from unlearn_lib.zeroshot import PUBLISHED, Impressions, Switches, carry_over, carry_over_sentence, carrying
+from unlearn_lib.zeroshot import PUBLISHED, Impressions, Switches, carry_over, carrying, describe_carry_over
 from unlearn_lib.zeroshot.carrying import held_out
-from unlearn_lib.zeroshot.methods import losses_of
-from unlearn_lib.zeroshot.unlearner import default_rate
+from unlearn_lib.zeroshot.methods import batch_losses
+from unlearn_lib.zeroshot.unlearner import default_learning_rate
 
 FORGET = [1, 2, 3, 4]
 SHORT = {"lr": 1e-3, "epochs": 2}
@@ -287,7 +287,7 @@ def test_a_loss_that_is_no_number_says_so_also_beside_one_that_is(model):
 def test_the_default_rate_follows_the_length_of_a_row_and_the_number_of_inputs(length, n):
     head = torch.nn.Linear(n, 3)
     torch.nn.init.constant_(head.weight, length / n**0.5)
-    assert default_rate(head) == pytest.approx(length / n, rel=1e-4)
+    assert default_learning_rate(head) == pytest.approx(length / n, rel=1e-4)
 
 
 def test_many_impressions_end_after_six_hundred_updates(model):
@@ -300,8 +300,8 @@ def test_a_network_that_forgot_nothing_is_warned_of_and_the_mask_is_not(model):
     untouched, masked = (carry_over(model, net, "fc3", FORGET) for net in (model, mask(model, FORGET)))
     assert untouched == {"forget_mass": 1.0, "retain_agreement": 1.0}
     assert masked == {"forget_mass": 0.0, "retain_agreement": 1.0}
-    assert not carry_over_sentence(untouched)[0]
-    assert carry_over_sentence(masked)[0]
+    assert not describe_carry_over(untouched)[0]
+    assert describe_carry_over(masked)[0]
 
 
 def test_a_network_that_answers_retain_inputs_otherwise_is_warned_of(model):
@@ -311,7 +311,7 @@ def test_a_network_that_answers_retain_inputs_otherwise_is_warned_of(model):
     shares = carry_over(model, broken, "fc3", FORGET)
     assert shares["forget_mass"] == 0
     assert shares["retain_agreement"] < 0.6
-    assert not carry_over_sentence(shares)[0]
+    assert not describe_carry_over(shares)[0]
 
 
 def test_unlearning_that_was_too_short_does_not_carry_over_though_the_default_does(model, impressions):
@@ -319,7 +319,7 @@ def test_unlearning_that_was_too_short_does_not_carry_over_though_the_default_do
     for numbers in ({}, {"lr": 1e-4, "epochs": 5}):
         unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, **numbers).unlearn()
         shares.append(carry_over(model, unlearned, "fc3", FORGET))
-    assert [carry_over_sentence(share)[0] for share in shares] == [True, False]
+    assert [describe_carry_over(share)[0] for share in shares] == [True, False]
 
 
 @pytest.mark.parametrize("layer", ["fc2", "conv2"])
@@ -347,8 +347,8 @@ def test_a_network_that_gives_f_what_all_pictures_have_in_common_is_warned_of(to
         spoiled[3].weight[0], spoiled[3].bias[0] = 100 * common, -50 * common.square().sum()
     if not told:
         del net.input_range
-    assert carry_over_sentence(carry_over(net, mask(net, [0, 1]), "3", [0, 1]))[0]
-    assert not carry_over_sentence(carry_over(net, spoiled, "3", [0, 1]))[0]
+    assert describe_carry_over(carry_over(net, mask(net, [0, 1]), "3", [0, 1]))[0]
+    assert not describe_carry_over(carry_over(net, spoiled, "3", [0, 1]))[0]
     kept = [split(net, "3")[1](x).argmax(1) == split(spoiled, "3")[1](x).argmax(1) for x in held_out(net, "3", [0, 1])]
     assert all(same.float().mean() > 0.4 for same in kept)  # nearly all of R, about half of the inputs
 
@@ -395,13 +395,13 @@ def test_the_head_alone_has_a_faster_bias_whatever_its_weight_is_made_of(layer, 
 
 
 def test_what_cannot_be_told_is_no_pass():
-    assert not carry_over_sentence({"forget_mass": None, "retain_agreement": 1.0})[0]
+    assert not describe_carry_over({"forget_mass": None, "retain_agreement": 1.0})[0]
 
 
 def test_the_proses_signs_are_the_published_ones_turned_round():
     z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
     forget = torch.tensor([True, False, False, True])
-    published, prose = (losses_of("published", z, z, y, forget, Switches(prose_signs=s)) for s in (False, True))
+    published, prose = (batch_losses("published", z, z, y, forget, Switches(prose_signs=s)) for s in (False, True))
     assert published[0] > 0 > published[1]
     assert [-loss for loss in published] == prose
 

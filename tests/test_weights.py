@@ -13,7 +13,7 @@ from torch import nn
 from torchvision.transforms import functional as T
 
 from unlearn_lib import Experiment, fit, load_data, make_model
-from unlearn_lib.networks import apply_weights, framing_of, load_state, read_weights, write_run
+from unlearn_lib.networks import apply_weights, find_framing, load_state, read_weights, write_run
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_an_absent_file_is_named():
 
 def test_an_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="IMAGENET1K_V1, IMAGENET1K_V2"):
-        framing_of("resnet50", "IMAGENET")
+        find_framing("resnet50", "IMAGENET")
 
 
 def test_weights_that_cannot_be_downloaded_are_named_with_where_to_put_them(tmp_path, monkeypatch):
@@ -94,8 +94,8 @@ def test_weights_that_lie_where_torch_keeps_them_are_taken_by_name(tmp_path, mon
 
 
 def test_a_smaller_size_keeps_the_proportion_of_the_cut():
-    assert framing_of("resnet18", "IMAGENET1K_V1", 112).resize == 128
-    assert framing_of("resnet18", "IMAGENET1K_V1").shape == (3, 224, 224)
+    assert find_framing("resnet18", "IMAGENET1K_V1", 112).resize == 128
+    assert find_framing("resnet18", "IMAGENET1K_V1").shape == (3, 224, 224)
 
 
 def bare(**networks):
@@ -254,7 +254,7 @@ def test_timms_weights_from_a_file_answer_as_timms_network_does(tmp_path, name, 
     save_file(net.state_dict(), path) if ending == "safetensors" else torch.save(
         whole if ending == "pth.tar" else net.state_dict(), path
     )
-    framing = framing_of(code, str(path))
+    framing = find_framing(code, str(path))
     config = net.pretrained_cfg
     assert (framing.shape, framing.mean) == (config["input_size"], config["mean"])
     loaded = apply_weights(make_model(code, 10, size=framing.shape[-1]), read_weights(code, str(path)), "w").eval()
@@ -289,7 +289,7 @@ def test_timms_weights_have_the_names_of_their_kinds():
 
 @torch.no_grad()
 def test_efficientnet_lite0_knows_a_flower_and_a_palace():
-    state, framing = read_weights("efficientnet_lite0", "imagenet"), framing_of("efficientnet_lite0", "imagenet")
+    state, framing = read_weights("efficientnet_lite0", "imagenet"), find_framing("efficientnet_lite0", "imagenet")
     model = apply_weights(make_model("efficientnet_lite0", 1000), state, "imagenet").eval()
     names = torchvision.models.ResNet18_Weights.DEFAULT.meta["categories"]
     pictures = [torch.tensor(image).permute(2, 0, 1) for image in load_sample_images().images]

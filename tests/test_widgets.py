@@ -20,7 +20,7 @@ from unlearn_lib import (
     score,
     unlearning_panel,
 )
-from unlearn_lib.common import followed, progress
+from unlearn_lib.common import progress, redirect_progress
 from unlearn_lib.panels.base import bold, trainable_layers
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
@@ -392,7 +392,7 @@ def test_the_status_never_says_done_of_a_run_that_was_not(panel, slow):
 def test_a_bar_that_is_followed_tells_its_steps_and_is_not_drawn(capsys, monkeypatch):
     monkeypatch.delenv("UNLEARN_PROGRESS")
     told = []
-    with followed(lambda *step: told.append(step)):
+    with redirect_progress(lambda *step: told.append(step)):
         assert list(progress(range(4, 6), "training")) == [4, 5]
     assert told == [("training", 0, 2), ("training", 1, 2), ("training", 2, 2)]
     assert capsys.readouterr().err == ""
@@ -404,9 +404,9 @@ def test_what_follows_a_bar_can_end_the_work():
             raise Stopped
 
     steps = []
-    with pytest.raises(Stopped), followed(stop):
+    with pytest.raises(Stopped), redirect_progress(stop):
         steps.extend(step for step in progress(range(10), "training"))
-    with followed(lambda *step: None):
+    with redirect_progress(lambda *step: None):
         pass
     assert list(progress(range(3), "afterwards")) == [0, 1, 2]
 

@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from unlearn_lib.shell import command, near, parser, program, short
+from unlearn_lib.shell import brief_json, command, parser, program, relative_path
 
 TRAINING_NAMES = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 
@@ -37,9 +37,9 @@ def main(argv: list[str] | None = None) -> int:
 def _step(args: argparse.Namespace) -> int:
     """Run the step, or a preset where there is none; the exit status."""
     from unlearn_lib.common import NotFound, UserError, show_log
-    from unlearn_lib.team import dismiss, team
+    from unlearn_lib.team import process_group, release_helpers
 
-    if team().rank:
+    if process_group().rank:
         from unlearn_lib.training import help_training
 
         help_training()
@@ -55,7 +55,7 @@ def _step(args: argparse.Namespace) -> int:
         print(f"{program()}: {error}" + f"; train it by: {command('train', args)}" * untrained, file=sys.stderr)
         return 2
     finally:
-        dismiss()
+        release_helpers()
     return 0
 
 
@@ -129,24 +129,24 @@ def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
 
 def _audit(args: argparse.Namespace) -> None:
     from unlearn_lib.auditing import audit_run, audit_table
-    from unlearn_lib.common import UserError, check_positive, listed
-    from unlearn_lib.experiment import experiment_of
+    from unlearn_lib.common import UserError, check_positive, join_names
+    from unlearn_lib.experiment import open_experiment
     from unlearn_lib.figures import plot_relearning
     from unlearn_lib.networks import open_run, runs_root
 
     if args.version:
         raise UserError(f"version-name: {args.version!r} given; it is a part of the name that --run takes")
     run = open_run(runs_root(args.runs_root), args.run)
-    lab = experiment_of(run, data_root=args.data_root, device=args.device)
+    lab = open_experiment(run, data_root=args.data_root, device=args.device)
     seeds = None if args.seeds is None else range(check_positive(seeds=args.seeds)["seeds"])
     run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
     figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")
     drawn = _save({"relearning": figure}, [run])
     if args.json:
-        print(short(run.metrics))
+        print(brief_json(run.metrics))
     else:
-        print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {listed(lab.forget_names)}")
+        print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {join_names(lab.forget_names)}")
         about = f"95 % prediction interval, seeds {audit['seeds']}"
         print(f"F forget, R retain; probe at {audit['layer']}; band: {about}\n")
         print(audit_table({"unlearned": audit}).to_string())
@@ -179,7 +179,7 @@ def _preset(args: argparse.Namespace) -> None:
         content |= {run.name: run.metrics for run in runs}
         _print(args, None, runs, lab)
     if args.json:
-        print(short(content))
+        print(brief_json(content))
     _next(drawn, _audit_command(args, run))
 
 
@@ -212,7 +212,7 @@ def _save(figures: dict, runs: list) -> list[Path]:
 
     paths = [save_figure(figure, name, runs[0].path) for name, figure in figures.items()]
     for path, figure in zip(paths, figures.values(), strict=True):
-        log.info("figure: %s", near(path))
+        log.info("figure: %s", relative_path(path))
         plt.close(figure)
     return paths
 
@@ -222,21 +222,21 @@ def _next(drawn: list[Path], then: str = "") -> None:
     from unlearn_lib.common import log
 
     sys.stdout.flush()
-    look = f"open {near(drawn[-1])}" if drawn else ""
+    look = f"open {relative_path(drawn[-1])}" if drawn else ""
     log.info("\nnext: %s", "; then ".join(part for part in (look, then) if part))
 
 
 def _print(args: argparse.Namespace, content: dict | None, runs: list, lab) -> None:
     """The table of one experiment's runs on the screen, or `content` as JSON."""
-    from unlearn_lib.common import listed
+    from unlearn_lib.common import join_names
     from unlearn_lib.experiment import comparison_table
 
     if args.json:
         if content is not None:
-            print(short(content))
+            print(brief_json(content))
         return
     forget = lab.forget_classes
-    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {listed(lab.forget_names)}" if forget else ""))
+    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {join_names(lab.forget_names)}" if forget else ""))
     print("accuracy in % of test pictures" + " (forget: towards 0; retain: no lower than masked)" * bool(forget) + "\n")
     shown = comparison_table(runs) if forget else comparison_table(runs).drop(columns=["forget", "retain"])
     print(shown.dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))

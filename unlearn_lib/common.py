@@ -55,7 +55,7 @@ def read_text(path: Path, argument: str) -> str:
     return text
 
 
-def folded(*results: object):
+def fold_result(*results: object):
     """What an exercise's solution prints, for a notebook to show behind a click; running all cells does not open it."""
     from IPython.display import HTML  # only notebooks call this
 
@@ -66,7 +66,7 @@ _follower: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVa
 
 
 @contextmanager
-def followed(tell: Callable[[str, int, int | None], None]) -> Iterator[None]:
+def redirect_progress(tell: Callable[[str, int, int | None], None]) -> Iterator[None]:
     """In this thread no bar is drawn: `tell(description, steps done, of how many)` follows it, and may end the work."""
     token = _follower.set(tell)
     try:
@@ -98,20 +98,20 @@ def _told(steps: Iterable, description: str, total: int | None, first: int, tell
     tell(description, done, total)
 
 
-def listed(names: list[str], most: int = 10) -> str:
+def join_names(names: list[str], most: int = 10) -> str:
     """Names in a row, the first of them where they are many."""
     shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     return shown.encode(errors="replace").decode()  # names on disk need not be text
 
 
-def readable(name: str) -> str:
+def printable(name: str) -> str:
     """A name on disk as text, which it need not be; two names are never made one."""
     return name.encode(errors="backslashreplace").decode()
 
 
-def counted(names: list[str]) -> str:
+def count_names(names: list[str]) -> str:
     """How many, and the first of them, for a line of the log."""
-    return f"{len(names)} ({listed(names, 5)})"
+    return f"{len(names)} ({join_names(names, 5)})"
 
 
 def as_number(name: str, given: object) -> int | float:
@@ -121,7 +121,7 @@ def as_number(name: str, given: object) -> int | float:
     """
     value = None
     with suppress(TypeError, ValueError, OverflowError, RuntimeError):
-        if not is_truth(given) and not isinstance(given, bytes | bytearray):
+        if not is_boolean(given) and not isinstance(given, bytes | bytearray):
             value = float(given)
             value = int(value) if name in WHOLE and value.is_integer() else value
     if name == "seed" and not (isinstance(value, int) and 0 <= value < SEEDS):
@@ -152,12 +152,12 @@ def settle(specification: object, but: str) -> None:
             object.__setattr__(specification, field.name, given)
 
 
-def is_truth(given: object) -> bool:
+def is_boolean(given: object) -> bool:
     """Whether it is True or False, of whatever kind: it would pass for 1 or 0, and masks for indices."""
     return isinstance(given, bool) or str(getattr(given, "dtype", "")).endswith("bool")
 
 
-def each(given: object) -> Iterable:
+def as_list(given: object) -> Iterable:
     """What is given, one by one: a text, a number and a tensor of one number are one thing."""
     one = isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
     return [given] if one else given
@@ -174,7 +174,7 @@ def check_positive(**numbers: object) -> dict[str, int | float]:
 
 def check_classes(classes: Collection[int], num_classes: int, *, none: bool = False) -> list[int]:
     """Class indices, sorted; raises UserError where one is out of range or there are none (`none` allows that)."""
-    chosen = sorted({as_number("classes", c) for c in each(classes)})
+    chosen = sorted({as_number("classes", c) for c in as_list(classes)})
     if not (chosen or none) or min(chosen, default=0) < 0 or max(chosen, default=0) >= num_classes:
         raise UserError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
     return chosen
@@ -182,7 +182,7 @@ def check_classes(classes: Collection[int], num_classes: int, *, none: bool = Fa
 
 def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
     """Forget classes as sorted indices; raises UserError where none or all are given, or one is out of range."""
-    chosen = sorted({as_number("forget", c) for c in each(forget)})
+    chosen = sorted({as_number("forget", c) for c in as_list(forget)})
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
         given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
         raise UserError(
@@ -208,7 +208,7 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def device_of(model: torch.nn.Module) -> torch.device:
+def get_device(model: torch.nn.Module) -> torch.device:
     """Where a model's parameters are."""
     return next(model.parameters()).device
 

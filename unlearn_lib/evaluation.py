@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, check_classes
-from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
-from unlearn_lib.networks import Run, layer_shape, split
+from unlearn_lib.data import Data, Pictures, Split, iterate_batches, predict_logits
+from unlearn_lib.networks import Run, input_shape_of, split
 from unlearn_lib.store import cached, digest
 
 
-def confusion_of(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
+def confusion_matrix(predicted: torch.Tensor, labels: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Confusion matrix int64 [K, K] (rows: the label, columns: the answer) from classes [N]."""
     pairs = labels.long() * num_classes + predicted
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
@@ -43,20 +43,20 @@ def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = (
 
 def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict:
     """`score` of a model on the test pictures that open. Raises UserError where it has not one logit a class."""
-    logits, labels = opened_logits(model, data.test, data)
-    return score(confusion_of(logits.argmax(1), labels, data.num_classes), forget)
+    logits, labels = logits_and_labels(model, data.test, data)
+    return score(confusion_matrix(logits.argmax(1), labels, data.num_classes), forget)
 
 
-def opened_logits(model: nn.Module, pictures: Split, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
+def logits_and_labels(model: nn.Module, pictures: Split, data: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits float32 [N, K] and labels [N] of the pictures that open, on the CPU; checked as by `check_answers`."""
-    logits = check_answers(logits_of(model, pictures.images, data), data)
-    good = pictures.opened  # known now that all have been read
+    logits = check_answers(predict_logits(model, pictures.images, data), data)
+    good = pictures.readable  # known now that all have been read
     return logits[good], pictures.labels[good]
 
 
-def answers_of(model: nn.Module, data: Data) -> torch.Tensor:
+def predict_classes(model: nn.Module, data: Data) -> torch.Tensor:
     """The model's answer (argmax) to every test picture, int64 [N]; one that does not open counts as black."""
-    return check_answers(logits_of(model, data.test.images, data), data).argmax(1)
+    return check_answers(predict_logits(model, data.test.images, data), data).argmax(1)
 
 
 def check_answers(logits: torch.Tensor, data: Data) -> torch.Tensor:
@@ -87,13 +87,13 @@ KEPT_BYTES = 4 * 2**30  # bytes; larger ones are not kept
 SMALL = 3 * 32 * 32  # numbers in a picture, up to which a pass through the whole network is cheap
 
 
-def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+def load_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tuple[torch.Tensor, torch.Tensor] | None:
     """What enters `layer` for the test pictures that open, float32 [N, ...], and their labels.
 
     Read from the run's folder where the same model and pictures have left them there. None for small pictures in
     memory, and where they would be too large.
     """
-    images, shape = data.test.images, layer_shape(model, layer)
+    images, shape = data.test.images, input_shape_of(model, layer)
     small = not isinstance(images, Pictures) and torch.Size(data.shape).numel() <= SMALL
     if small or 4 * len(images) * torch.Size(shape).numel() > KEPT_BYTES:
         return None
@@ -101,7 +101,7 @@ def kept_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tupl
     path = run.path / f"activations-{layer}.safetensors"
     tensors, _ = cached(path, key, lambda: (_activations(model, data, layer, shape), {}))
     if isinstance(images, Pictures):
-        images.opened &= tensors["opened"]
+        images.readable &= tensors["opened"]
     return tensors["x"], data.test.labels[tensors["opened"]]
 
 
@@ -110,10 +110,10 @@ def _activations(model: nn.Module, data: Data, layer: str, shape: tuple[int, ...
     """What enters `layer` for the test pictures that open, written into the one place that holds it all."""
     body, _ = split(model, layer)
     x, count = torch.empty(len(data.test), *shape), 0
-    for batch in batches_for(model, data.test.images, data):
+    for batch in iterate_batches(model, data.test.images, data):
         x[count : count + len(batch)] = body(batch)
         count += len(batch)
-    opened = data.test.opened  # known now that all have been read
+    opened = data.test.readable  # known now that all have been read
     return {"x": x if opened.all() else x[opened], "opened": opened}
 
 
@@ -126,4 +126,4 @@ def evaluate_tail(
     like, answers = next(model.parameters()), []
     for part in x.split(500):
         answers.append(check_answers(tail(part.to(like.device, like.dtype)), data).argmax(1).cpu())
-    return score(confusion_of(torch.cat(answers), labels, data.num_classes), forget)
+    return score(confusion_matrix(torch.cat(answers), labels, data.num_classes), forget)

@@ -208,12 +208,12 @@ def command(step: str, args: argparse.Namespace, *more: str) -> str:
     return " ".join([*found, *map(shlex.quote, more)])
 
 
-def near(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """A path from the working folder on, where it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def short(content: dict) -> str:
+def brief_json(content: dict) -> str:
     """JSON to be read: without confusion matrices and long lists, which are in metrics.json; a list is one line."""
 
     def brief(value: object) -> object:

@@ -47,7 +47,7 @@ def digest(*parts: object) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, also against other processes, threads and machines; waiting for it is told in the log.
 
     It is the operating system's, on a shared folder the file server's: a process that dies gives it back. It may be
@@ -55,7 +55,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     path = folder.parent / ".locks" / f"{folder.name}.lock"
     owner = path.with_suffix(".owner")
-    with disk_told(path):
+    with explain_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, is_singleton=True)
         try:
@@ -75,7 +75,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def scratch_of(path: Path) -> Path:
+def scratch_path(path: Path) -> Path:
     """A name beside `path` for what is to take its place, with the process in it that will write it."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}.{os.getpid()}@{HOST}.new")
 
@@ -97,15 +97,15 @@ def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = Fal
     key: the specification of what makes the bits; anything kept under another key, or damaged, is made anew. Two
     processes that want the same do the work once. force: make it anew in any case.
     """
-    with locked(path.parent):
-        found = None if force else kept(path, key)
+    with lock_folder(path.parent):
+        found = None if force else load_kept(path, key)
         if found is None:
             found = make()
-            keep(path, key, *found)
+            save_kept(path, key, *found)
     return found
 
 
-def keep(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -> None:
+def save_kept(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -> None:
     """Write tensors and facts under a key, in place of what was at `path`."""
     if path.suffix == ".json":
         write_json(path, {"key": key, "facts": facts, "digest": digest(json.dumps(facts, sort_keys=True))})
@@ -113,7 +113,7 @@ def keep(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -
         save_tensors(path, tensors, {"key": key, "facts": facts})
 
 
-def kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
+def load_kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
     """What is kept at `path` under this key; None where it is absent, damaged, or made from something else.
 
     strict: raise UserError where it is damaged.
@@ -135,7 +135,7 @@ def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | Non
         tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
         places.add(tensor.data_ptr())
     text = json.dumps(facts or {}, allow_nan=False)
-    with whole_file(path) as scratch:
+    with atomic_file(path) as scratch:
         save_file(tensors, scratch, {"json": f"{text}\n{digest(tensors, text)}"})  # of two entries the order is random
 
 
@@ -160,7 +160,7 @@ def write_json(path: Path, content: dict) -> None:
     `indent` would take seconds for the confusions of a thousand classes, and a line for each of their cells.
     """
     lines = [json.dumps({name: content[name]}, sort_keys=True, allow_nan=False)[1:-1] for name in sorted(content)]
-    with whole_file(path) as scratch:
+    with atomic_file(path) as scratch:
         scratch.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -178,7 +178,7 @@ def replace_folder(new: Path, path: Path) -> None:
     Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
     `restore_folder` brings it back after a death in between.
     """
-    with disk_told(path):
+    with explain_disk_errors(path):
         if path.is_dir() and not _swap(new, path):
             path.rename(_aside(path))
         if not path.is_dir():
@@ -211,10 +211,10 @@ def _swap(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def whole_file(path: Path, argument: str = "runs-root") -> Iterator[Path]:
+def atomic_file(path: Path, argument: str = "runs-root") -> Iterator[Path]:
     """A file beside `path` to write into, which takes its place once it is whole; UserError if the disk refuses it."""
-    scratch = scratch_of(path)
-    with disk_told(path, argument):
+    scratch = scratch_path(path)
+    with explain_disk_errors(path, argument):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield scratch
@@ -239,7 +239,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def disk_told(path: Path, argument: str = "runs-root") -> Iterator[None]:
+def explain_disk_errors(path: Path, argument: str = "runs-root") -> Iterator[None]:
     """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
     try:
         yield

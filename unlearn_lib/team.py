@@ -55,7 +55,7 @@ class Team:
                 buffer.copy_(self.total(buffer.clone()) / self.size)
 
 
-def team() -> Team:
+def process_group() -> Team:
     """The processes that `torchrun` started, or this one alone."""
     size = int(os.environ.get("WORLD_SIZE", 1)) if "RANK" in os.environ else 1
     if size == 1:
@@ -67,8 +67,8 @@ def team() -> Team:
     return Team(distributed.get_rank(), distributed.get_world_size())
 
 
-def dismiss() -> None:
+def release_helpers() -> None:
     """Let the helpers end; the first process calls it at the end, whatever that was."""
-    if (crew := team()).size > 1:
+    if (crew := process_group()).size > 1:
         crew.share(None)
         distributed.destroy_process_group()

@@ -12,7 +12,17 @@ import argparse
 import pandas as pd
 import torch
 
-from unlearn_lib import Experiment, audit_run, deep_layer, features_of, find_head, inner_layers, mask, probe, show_log
+from unlearn_lib import (
+    Experiment,
+    audit_run,
+    deep_layer,
+    extract_features,
+    find_head,
+    inner_layers,
+    linear_probe,
+    mask,
+    show_log,
+)
 from unlearn_lib.networks import class_code
 from unlearn_lib.store import cached, digest
 
@@ -35,10 +45,10 @@ def probes(run, model, lab, layer, kind):
         generator, train = torch.Generator().manual_seed(0), data.train
         places = [(train.labels == c).nonzero()[:, 0] for c in range(data.num_classes)]
         places = torch.cat([p[torch.randperm(len(p), generator=generator)[:SAMPLES].sort().values] for p in places])
-        fitted = features_of(model, train.images[places], data, layer), train.labels[places]
+        fitted = extract_features(model, train.images[places], data, layer), train.labels[places]
         found = {}
         for name, part in (("F", data.test.only(forget)), ("R", data.test.without(forget))):
-            found[name] = 100 * probe(*fitted, features_of(model, part.images, data, layer), part.labels)
+            found[name] = 100 * linear_probe(*fitted, extract_features(model, part.images, data, layer), part.labels)
         return {}, found
 
     return cached(run.path / f"probes-{class_code(forget)}-{layer}{kind}.json", key, make)[1]

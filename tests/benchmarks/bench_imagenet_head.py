@@ -19,7 +19,7 @@ from unlearn_lib import (
     Experiment,
     ZeroShotUnlearner,
     carry_over,
-    confusion_of,
+    confusion_matrix,
     find_head,
     make_impressions,
     make_model,
@@ -59,7 +59,7 @@ def forgetting(net, head, made, photographs, forget):
     for name, network in networks.items():
         with torch.no_grad():
             answers = network.get_submodule(head)(features.to(next(net.parameters()).device)).argmax(1).cpu()
-        block = score(confusion_of(answers, labels, 1000), forget)
+        block = score(confusion_matrix(answers, labels, 1000), forget)
         row = {"classes": len(forget), "network": name}
         row |= {"FA": 100 * block["forget_accuracy"], "RA": 100 * block["retain_accuracy"]}
         if name in seconds:

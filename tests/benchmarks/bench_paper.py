@@ -15,7 +15,7 @@ from unlearn_lib import (
     PUBLISHED,
     Experiment,
     ZeroShotUnlearner,
-    confusion_of,
+    confusion_matrix,
     find_head,
     make_impressions,
     mask,
@@ -38,7 +38,7 @@ def features(lab, model):
 def judge(model, phi, labels, forget):
     with torch.no_grad():
         answers = model.get_submodule(find_head(model))(phi).argmax(1)
-    block = score(confusion_of(answers, labels, 10), forget)
+    block = score(confusion_matrix(answers, labels, 10), forget)
     return 100 * block["forget_accuracy"], 100 * block["retain_accuracy"]
 
 

@@ -5,15 +5,15 @@ Metrics compare networks, attacks look for what is left, the verdict holds both 
 
 from unlearn_lib.auditing.attacks import (
     LIMIT,
-    ain,
+    anamnesis_index,
     audit,
-    features_of,
+    extract_features,
+    linear_probe,
     membership,
     membership_forget,
-    probe,
-    probe_forget,
+    probe_forget_classes,
     relearn_curve,
     relearn_time,
 )
-from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, moved, zrf
-from unlearn_lib.auditing.verdict import audit_run, audit_table, band_of, trained_seeds, verdict
+from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced_answers, weight_changes, zrf
+from unlearn_lib.auditing.verdict import audit_run, audit_table, golden_band, trained_seeds, verdict

@@ -16,11 +16,11 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced, zrf
-from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.data import Data, Pictures, Split, batches_for, logits_of
-from unlearn_lib.evaluation import opened_logits
-from unlearn_lib.networks import layout_of, split
+from unlearn_lib.auditing.metrics import agreement, js_divergence, misplaced_answers, zrf
+from unlearn_lib.common import UserError, fast_arithmetic, get_device
+from unlearn_lib.data import Data, Pictures, Split, iterate_batches, predict_logits
+from unlearn_lib.evaluation import logits_and_labels
+from unlearn_lib.networks import find_memory_format, split
 
 LIMIT = 1000  # mini-batches after which relearning is given up
 FOLDS = 5  # of the membership attack's cross-validation
@@ -49,13 +49,15 @@ def membership_forget(model: nn.Module, data: Data, forget: Collection[int], *, 
     """`membership` of at most 2,000 training pictures of F against the test pictures of F."""
     members = _some(data.train.only(forget), 2000, torch.Generator().manual_seed(seed))
     losses = [
-        F.cross_entropy(*opened_logits(model, pictures, data), reduction="none")
+        F.cross_entropy(*logits_and_labels(model, pictures, data), reduction="none")
         for pictures in (members, data.test.only(forget))
     ]
     return membership(*losses, seed=seed)
 
 
-def probe(train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, test_labels: torch.Tensor) -> float:
+def linear_probe(
+    train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, test_labels: torch.Tensor
+) -> float:
     """Test accuracy, 0 to 1, of a logistic regression over all classes of `train_labels` on frozen features [N, D].
 
     Linear probe (Alain and Bengio, ICLR workshop 2017): what can be read off the features, whatever the head says.
@@ -68,17 +70,18 @@ def probe(train: torch.Tensor, train_labels: torch.Tensor, test: torch.Tensor, t
 
 
 @torch.no_grad()
-def features_of(model: nn.Module, images: torch.Tensor | Pictures, data: Data, layer: str) -> torch.Tensor:
+def extract_features(model: nn.Module, images: torch.Tensor | Pictures, data: Data, layer: str) -> torch.Tensor:
     """What enters `layer`, flattened to float32 [N, D], on the CPU, for uint8 pictures."""
     body, _ = split(model, layer)
-    return torch.cat([body(batch).flatten(1).float().cpu() for batch in batches_for(model, images, data)])
+    return torch.cat([body(batch).flatten(1).float().cpu() for batch in iterate_batches(model, images, data)])
 
 
-def probe_forget(
+def probe_forget_classes(
     model: nn.Module, data: Data, forget: Collection[int], layer: str, *, samples: int = 1000, seed: int = 0
 ) -> float:
-    """`probe` of the network's features at the input of `layer`: fitted on `samples` training pictures of each class,
-    the forget classes too, and judged on the test pictures of F.
+    """Return the accuracy of `linear_probe` at the input of `layer` on the test pictures of F.
+
+    It is fitted on `samples` training pictures of every class, forget classes included.
 
     Raises UserError where a forget class has no training picture that opens, which no probe could find.
     """
@@ -86,10 +89,10 @@ def probe_forget(
     members = [_draw(places[train.labels == c], samples, generator) for c in range(data.num_classes)]
     parts = []
     for pictures in (train.take(torch.cat(members)), data.test.only(forget)):
-        features = features_of(model, pictures.images, data, layer)
-        parts += [features[pictures.opened], pictures.labels[pictures.opened]]  # known now that all have been read
+        features = extract_features(model, pictures.images, data, layer)
+        parts += [features[pictures.readable], pictures.labels[pictures.readable]]  # known now that all have been read
     _check_pictures(data, forget, parts[1], parts[3])
-    return probe(*parts)
+    return linear_probe(*parts)
 
 
 def relearn_curve(
@@ -103,11 +106,11 @@ def relearn_curve(
     Raises UserError where a forget class has no training picture to learn from.
     """
     model = copy.deepcopy(model).float().requires_grad_(True).to(memory_format=torch.channels_last)
-    device, generator = device_of(model), torch.Generator().manual_seed(seed)
+    device, generator = get_device(model), torch.Generator().manual_seed(seed)
     test = _some(data.test.only(forget), 1000, generator)
     images, labels = test.batch(torch.arange(len(test)))
     _check_pictures(data, forget, data.train.labels, labels)
-    model.to(memory_format=layout_of(model.eval(), data.normalise(images[:2].to(device))))
+    model.to(memory_format=find_memory_format(model.eval(), data.normalise(images[:2].to(device))))
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     curve = []
     with torch.random.fork_rng():
@@ -116,7 +119,7 @@ def relearn_curve(
             if index is not None and not _learn(model, optimiser, *data.train.batch(index), data):
                 continue
             with fast_arithmetic(device):
-                right = logits_of(model, images, data).argmax(1) == labels
+                right = predict_logits(model, images, data).argmax(1) == labels
             curve.append(right.double().mean().item())
             if curve[-1] >= target:
                 break
@@ -140,7 +143,7 @@ def _learn(model: nn.Module, optimiser, images: torch.Tensor, labels: torch.Tens
     """One step on a batch; False where fewer than two of its pictures open."""
     if len(labels) < 2:
         return False
-    device = device_of(model)
+    device = get_device(model)
     with fast_arithmetic(device):
         logits = model.train()(data.normalise(images.to(device)))
     optimiser.zero_grad()
@@ -154,7 +157,7 @@ def relearn_time(curve: list[float], target: float) -> int | None:
     return next((batches for batches, accuracy in enumerate(curve) if accuracy >= target), None)
 
 
-def ain(batches: int | None, golden_batches: int | None) -> float | None:
+def anamnesis_index(batches: int | None, golden_batches: int | None) -> float | None:
     """Anamnesis index, relearn time over golden's, from 0 on (Chundawat et al., IEEE TIFS 2023): 1 is ideal.
 
     Trap: both sides are bad. Far below 1 forgetting was shallow, far above it the network is over-unlearned. None where
@@ -184,7 +187,7 @@ def audit(
     test, numbers = {"forget": data.test.only(forget), "retain": data.test.without(forget)}, {}
     _check_pictures(data, forget, data.train.labels, test["forget"].labels)
     for part, pictures in test.items():
-        (logits, labels), (golden_logits, _) = (opened_logits(m, pictures, data) for m in (model, golden))
+        (logits, labels), (golden_logits, _) = (logits_and_labels(m, pictures, data) for m in (model, golden))
         if not len(labels):
             raise UserError(
                 f"data: {data.name} has no test picture of the {part} classes that opens; an audit needs some"
@@ -194,9 +197,9 @@ def audit(
         numbers[f"agreement_{part}"] = agreement(logits, golden_logits)
         if part == "forget":
             answers = logits.argmax(1), golden_logits.argmax(1)
-            numbers["misplaced"] = misplaced(*answers, labels, data.num_classes)
-            numbers["zrf"] = zrf(logits, opened_logits(stranger, pictures, data)[0])
-    numbers["probe"] = probe_forget(model, data, forget, layer, seed=seed)
+            numbers["misplaced"] = misplaced_answers(*answers, labels, data.num_classes)
+            numbers["zrf"] = zrf(logits, logits_and_labels(stranger, pictures, data)[0])
+    numbers["probe"] = probe_forget_classes(model, data, forget, layer, seed=seed)
     numbers["curve"] = relearn_curve(model, data, forget, target, seed=seed, limit=LIMIT)
     numbers["relearn"] = relearn_time(numbers["curve"], target)
     numbers["membership"] = membership_forget(model, data, forget, seed=seed)

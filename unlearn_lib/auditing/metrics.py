@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.evaluation import confusion_of
+from unlearn_lib.evaluation import confusion_matrix
 
 
 def js_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,9 @@ def zrf(logits: torch.Tensor, random_logits: torch.Tensor) -> float:
     return 1 - js_divergence(logits, random_logits).mean().item()
 
 
-def misplaced(answers: torch.Tensor, golden_answers: torch.Tensor, labels: torch.Tensor, num_classes: int) -> float:
+def misplaced_answers(
+    answers: torch.Tensor, golden_answers: torch.Tensor, labels: torch.Tensor, num_classes: int
+) -> float:
     """Share of pictures of F, 0 to 1, that would have to change their answer to be spread as golden spreads them.
 
     Half the L1 distance (total variation) of the two networks' answer shares, class by class, mean over the classes
@@ -56,12 +58,12 @@ def misplaced(answers: torch.Tensor, golden_answers: torch.Tensor, labels: torch
     """
     labels, shares = labels.cpu(), []
     for given in (answers, golden_answers):
-        counts = confusion_of(given.cpu(), labels, num_classes).double()[labels.unique()]
+        counts = confusion_matrix(given.cpu(), labels, num_classes).double()[labels.unique()]
         shares.append(counts / counts.sum(1, keepdim=True))
     return ((shares[0] - shares[1]).abs().sum(1) / 2).mean().item()
 
 
-def moved(model: nn.Module, original: nn.Module) -> dict[str, float]:
+def weight_changes(model: nn.Module, original: nn.Module) -> dict[str, float]:
     """The tensors that differ from the original's, buffers included, and by how much: |new - old| / |old|, from 0 on.
 
     Trap: a tensor that was all zero, as a new bias is, has moved by |new - old| / 1e-12.

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from torch import nn
 
-from unlearn_lib.auditing.attacks import LIMIT, ain, audit
-from unlearn_lib.auditing.metrics import moved
-from unlearn_lib.common import UserError, as_number, check_forget, device_of, each, log
+from unlearn_lib.auditing.attacks import LIMIT, anamnesis_index, audit
+from unlearn_lib.auditing.metrics import weight_changes
+from unlearn_lib.common import UserError, as_list, as_number, check_forget, get_device, log
 from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
-from unlearn_lib.store import cached, digest, locked
+from unlearn_lib.store import cached, digest, lock_folder
 from unlearn_lib.zeroshot import mask
 
 VERSION = 2  # of the audit's numbers: those of another version are not used again
@@ -61,7 +61,7 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         raise UserError(
             f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
         )
-    with locked(run.path):  # to the end, so that no other network takes its place meanwhile
+    with lock_folder(run.path):  # to the end, so that no other network takes its place meanwhile
         net, target = lab.load(original), _target(original, forget)
         layer = find_head(net) if layer is None else str(layer)
         split(net, layer)
@@ -70,7 +70,7 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
             return _numbers(lab, run, model, golden_net, target, layer, kind, force)
 
-        seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in each(seeds)]
+        seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in as_list(seeds)]
         wanted, pairs = sorted({lab.seed, *seeds}), {}
         for seed in wanted:
             other = _with_seed(lab, seed)
@@ -83,7 +83,7 @@ def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str |
         }
         block = _block(numbers, pairs, lab.seed) | {"layer": layer, "seeds": wanted, "target": target}
         models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
-        block["moved"] = {name: moved(model, net) for name, model in models.items()}
+        block["moved"] = {name: weight_changes(model, net) for name, model in models.items()}
         return amend_run(run, run.metrics | {"audit": block})
 
 
@@ -99,7 +99,7 @@ def trained_seeds(lab) -> list[int]:
     return [other.seed for other in labs if other.finished_original() and other.finished_golden()]
 
 
-def band_of(values: list[float | None]) -> dict:
+def golden_band(values: list[float | None]) -> dict:
     """The band of a metric's values over golden networks: values, mean, std (n - 1), n, low, high; None is left out.
 
     low, high: mean ± t(n - 1, 0.975) std sqrt(1 + 1 / n), the interval in which the next value of the same normal
@@ -124,8 +124,8 @@ def _half_width(std: float, n: int) -> float | None:
 def verdict(value: float | None, band: dict) -> str:
     """Where a value stands to golden's band {mean, std, n}: inside, or outside by how many standard deviations.
 
-    Inside: within the prediction interval, see `band_of`. None, a class not relearned, stands beyond the limit. A band
-    needs two networks.
+    Inside: within the prediction interval, see `golden_band`. None, a class not relearned, stands beyond the limit.
+    A band needs two networks.
     """
     half = _half_width(band["std"], band["n"])
     if half is None:
@@ -210,7 +210,7 @@ def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, 
     key |= {"data": lab.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
 
     def make() -> tuple[dict, dict]:
-        stranger = lab.new_model(STRANGER).to(device_of(golden))
+        stranger = lab.new_model(STRANGER).to(get_device(golden))
         numbers = audit(model, lab.dataset, forget, golden=golden, stranger=stranger, target=target, layer=layer)
         log.info("%s%s: audited", run.name, kind)
         return {}, numbers
@@ -229,7 +229,7 @@ def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> 
         seeds = [seed for seed in pairs if not (metric in TO_GOLDEN and seed == reference)]  # to itself it says nothing
         beyond = LIMIT if metric == "relearn" else None  # where a class was not relearned
         found = {kind: [pairs[seed][kind][metric] for seed in seeds] for kind in ("original", "golden")}
-        band = {kind: band_of([beyond if x is None else x for x in column]) for kind, column in found.items()}
+        band = {kind: golden_band([beyond if x is None else x for x in column]) for kind, column in found.items()}
         both = values["unlearned"] is not None and values["golden"] is not None
         gap = values["unlearned"] - values["golden"] if both else None
         return values | {"gap": gap, "band": band, "verdict": verdict(values["unlearned"], band["golden"])}
@@ -239,10 +239,10 @@ def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> 
     for metric in ("js", "agreement"):
         block[metric] = {part: row(f"{metric}_{part}") for part in ("forget", "retain")}
     times, golden_time = block["relearn"], numbers["golden"]["relearn"]
-    ratios = {name: ain(times[name], golden_time) for name in numbers}
+    ratios = {name: anamnesis_index(times[name], golden_time) for name in numbers}
     times["ain"] = times | ratios | {"gap": None if ratios["unlearned"] is None else ratios["unlearned"] - 1}
     times["ain"]["band"] = {
-        kind: band_of([value / golden_time for value in band["values"]] if golden_time else [])
+        kind: golden_band([value / golden_time for value in band["values"]] if golden_time else [])
         for kind, band in times["band"].items()
     }
     times["curve"] = {name: numbers[name]["curve"] for name in numbers}

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from unlearn_lib.common import UserError, counted, each, is_truth, log, read_text
+from unlearn_lib.common import UserError, as_list, count_names, is_boolean, log, read_text
 
 
 def parse_classes(
@@ -30,14 +30,16 @@ def parse_classes(
                 f"a range such as 0-1{', a wnid' if wnids else ''} or a file with one of them a line is accepted"
             )
         if item not in classes and any(classes[i].isdecimal() and classes[i] != str(i) for i in found):
-            log.warning("%s: %s was read as an index: class %s", argument, item, counted([classes[i] for i in found]))
+            log.warning(
+                "%s: %s was read as an index: class %s", argument, item, count_names([classes[i] for i in found])
+            )
         chosen.update(found)
     return sorted(chosen)
 
 
 def _items(given, classes: list[str], argument: str, wnids: list[str] | None) -> Iterator[str | int]:
     """What is given, one by one, the lines of a file in its place."""
-    for item in each(given):
+    for item in as_list(given):
         path = os.path.expanduser(item) if isinstance(item, str) else ""
         if path and _indices(item, classes, argument, wnids) is None and os.path.isfile(path):
             yield from filter(None, map(str.strip, read_text(Path(path), argument).splitlines()))
@@ -49,7 +51,7 @@ def _indices(item: str | int, classes: list[str], argument: str, wnids: list[str
     """The classes that one name, index, range or wnid means; None where it means none."""
     if not isinstance(item, str):
         try:
-            index = -1 if is_truth(item) else operator.index(item)
+            index = -1 if is_boolean(item) else operator.index(item)
         except TypeError:  # None, a fraction
             return None
         return [index] if 0 <= index < len(classes) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from unlearn_lib.common import UserError, log, readable
+from unlearn_lib.common import UserError, log, printable
 from unlearn_lib.data.pictures import IN_MEMORY, Pictures, first_framing
 from unlearn_lib.data.splits import Split, hold_out
 from unlearn_lib.networks import Framing
@@ -88,7 +88,7 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
     for part, (paths, labels) in zip(parts, found, strict=True):
         pictures = Pictures(paths, framing, folder)
         images = pictures if large else pictures.read([*range(len(paths))], part.name)
-        good = pictures.opened  # of those that stay on disk nobody knows yet
+        good = pictures.readable  # of those that stay on disk nobody knows yet
         lost = set(labels.tolist()) - set(labels[good].tolist())
         if lost:
             raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
@@ -99,7 +99,7 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
         splits = [replace(train, unreadable=splits[0].unreadable), test]
     if len(classes) == 1:
         log.warning("data: %s holds one class alone, %s; is %s meant?", parts[0], classes[0], parts[0] / classes[0])
-    return {"classes": list(map(readable, classes)), "train": splits[0], "test": splits[1], "passed_over": passed}
+    return {"classes": list(map(printable, classes)), "train": splits[0], "test": splits[1], "passed_over": passed}
 
 
 def _parts(folder: Path) -> list[Path]:

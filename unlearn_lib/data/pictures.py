@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import functional as T
 
-from unlearn_lib.common import UserError, counted, log, progress
+from unlearn_lib.common import UserError, count_names, log, progress
 from unlearn_lib.networks import Framing
 from unlearn_lib.store import digest
 
@@ -112,7 +112,7 @@ class Pictures:
     def __init__(self, paths: list[Path], framing: Framing, root: Path | None = None):
         self.paths, self.framing, self.root = paths, framing, root
         self.shape = torch.Size((len(paths), *framing.shape))
-        self.opened = torch.ones(len(paths), dtype=torch.bool)
+        self.readable = torch.ones(len(paths), dtype=torch.bool)
         self._told = False  # that there are pictures of several frames
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class Pictures:
         """The pictures at `index` (positions or a mask), not decoded yet."""
         chosen = self._positions(index).tolist()
         part = Pictures([self.paths[i] for i in chosen], self.framing, self.root)
-        part.opened = self.opened[chosen]
+        part.readable = self.readable[chosen]
         return part
 
     def to(self, device: torch.device) -> "Pictures":
@@ -151,13 +151,13 @@ class Pictures:
         decoded = progress(decoded, f"reading {description}", len(chosen)) if description else decoded
         for place, (pixels, frames) in enumerate(decoded):
             if pixels is None:
-                self.opened[chosen[place]] = False
+                self.readable[chosen[place]] = False
             else:
                 images[place] = torch.from_numpy(pixels.copy())
             if frames:
                 several.append(self.name(chosen[place]))
         if several and not self._told:
-            log.warning("data: of pictures with several frames the first is taken: %s", counted(several))
+            log.warning("data: of pictures with several frames the first is taken: %s", count_names(several))
             self._told = True
         return images
 

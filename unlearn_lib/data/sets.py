@@ -16,13 +16,13 @@ from unlearn_lib.common import (
     REPOSITORY,
     NotFound,
     UserError,
+    as_list,
     as_number,
     as_switch,
-    counted,
-    each,
-    listed,
+    count_names,
+    join_names,
     log,
-    readable,
+    printable,
 )
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.folders import read_folder
@@ -31,7 +31,7 @@ from unlearn_lib.data.mirroring import mirrored_alike
 from unlearn_lib.data.pictures import IN_MEMORY, Pictures
 from unlearn_lib.data.sources import read_cifar10, read_digits, read_mnist, read_shapes, read_thousand_shapes
 from unlearn_lib.data.splits import Split, hold_out, reshape
-from unlearn_lib.networks import Framing, layout_of
+from unlearn_lib.networks import Framing, find_memory_format
 from unlearn_lib.store import digest
 
 NAMES = ("mnist", "cifar10", "imagenet", "digits", "shapes", "shapes1000")
@@ -93,7 +93,7 @@ class Data:
     def unreadable(self) -> list[str]:
         """Names, as below the folder, of the pictures that did not open and were left out, as far as it is known."""
         splits = (self.train, self.val, self.test)
-        late = [s.images.name(i) for s in splits for i in (~s.opened).nonzero().flatten().tolist()]
+        late = [s.images.name(i) for s in splits for i in (~s.readable).nonzero().flatten().tolist()]
         return [name for split in splits for name in split.unreadable] + late
 
     @property
@@ -106,7 +106,9 @@ class Data:
         chosen = parse_classes(given, self.classes, argument, self.wnids)
         untested = [self.classes[i] for i in set(chosen) & set(self.untested)]
         if untested:
-            log.warning("%s: no test pictures of %s, so nothing can be measured on them", argument, counted(untested))
+            log.warning(
+                "%s: no test pictures of %s, so nothing can be measured on them", argument, count_names(untested)
+            )
         return chosen
 
     @cached_property
@@ -123,7 +125,7 @@ class Data:
         return digest(self.test_fingerprint, self.train.fingerprint, self.val.fingerprint, self.classes, self.flip)
 
 
-def batches_for(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> Iterator[torch.Tensor]:
+def iterate_batches(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> Iterator[torch.Tensor]:
     """uint8 pictures as the model takes them, batch by batch: normalised, on its device, in its precision and layout.
 
     A batch holds about two million numbers on a CPU: sixteen pictures of 224 x 224 take half the time of two hundred,
@@ -133,15 +135,15 @@ def batches_for(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -
     size, layout = (2**21 if like.device.type == "cpu" else 2**25) // torch.Size(data.shape).numel(), None
     for part in images.split(max(1, min(500, size))):
         x = data.normalise(part.to(like.device)).to(like.dtype)
-        layout = layout or layout_of(model, x[:2])
+        layout = layout or find_memory_format(model, x[:2])
         yield x.contiguous(memory_format=layout)
 
 
 @torch.no_grad()
-def logits_of(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> torch.Tensor:
+def predict_logits(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> torch.Tensor:
     """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
     model.eval()
-    return torch.cat([model(batch).float().cpu() for batch in batches_for(model, images, data)])
+    return torch.cat([model(batch).float().cpu() for batch in iterate_batches(model, images, data)])
 
 
 def data_name(given: str | Path) -> str:
@@ -149,7 +151,7 @@ def data_name(given: str | Path) -> str:
     path = os.path.expanduser(given)
     if given in NAMES or not os.path.isdir(path):
         return str(given)
-    name = readable(Path(path).resolve().name or "root")
+    name = printable(Path(path).resolve().name or "root")
     return f"folder-{name}" if name.lower() in NAMES else name
 
 
@@ -173,7 +175,7 @@ def load_data(
     name = str(name)
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()
     if shape is not None:
-        sides = tuple(as_number("size", side) for side in each(shape))
+        sides = tuple(as_number("size", side) for side in as_list(shape))
         if len(sides) != 3 or min(sides) < 1 or sides[0] not in (1, 3):
             raise UserError(f"shape: {shape} given; channels (1 or 3), height and width are accepted")
         framing = framing or Framing(sides)
@@ -224,11 +226,13 @@ def _tell(data: Data) -> None:
     if data.unreadable:
         many = len(data.unreadable) > 1
         what = f"{len(data.unreadable)} pictures do not open and are" if many else "1 picture does not open and is"
-        log.warning("%s: %s left out: %s", data.name, what, listed(data.unreadable, 5))
+        log.warning("%s: %s left out: %s", data.name, what, join_names(data.unreadable, 5))
     if data.passed_over:
-        log.warning("%s: what is no picture of a class is passed over: %s", data.name, counted(list(data.passed_over)))
+        log.warning(
+            "%s: what is no picture of a class is passed over: %s", data.name, count_names(list(data.passed_over))
+        )
     if data.untested:
-        names = counted([data.classes[i] for i in data.untested])
+        names = count_names([data.classes[i] for i in data.untested])
         log.warning("%s: classes without test pictures, of which nothing can be measured: %s", data.name, names)
     if data.flip and not isinstance(data.train.images, Pictures):
         for one, other in mirrored_alike(data.train, data.num_classes):

@@ -45,7 +45,7 @@ class Split:
         labels = self.labels[index.to(self.labels.device)]
         if not isinstance(self.images, Pictures):
             return self.images[index.to(self.images.device)], labels
-        images, good = self.images[index], self.images.opened[index.cpu()]
+        images, good = self.images[index], self.images.readable[index.cpu()]
         return images[good], labels[good.to(labels.device)]
 
     def to(self, device: torch.device) -> "Split":
@@ -55,10 +55,10 @@ class Split:
         return Split(self.images.to(device), self.labels.to(device))
 
     @property
-    def opened(self) -> torch.Tensor:
+    def readable(self) -> torch.Tensor:
         """bool [N]: False for a picture on disk of which it is known that it does not open."""
         on_disk = isinstance(self.images, Pictures)
-        return self.images.opened if on_disk else torch.ones(len(self), dtype=torch.bool)
+        return self.images.readable if on_disk else torch.ones(len(self), dtype=torch.bool)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -12,30 +12,30 @@ import pandas as pd
 from torch import nn
 
 from unlearn_lib.common import UserError, as_number, log, pick_device
-from unlearn_lib.evaluation import evaluate, evaluate_tail, kept_activations, score, table
+from unlearn_lib.evaluation import evaluate, evaluate_tail, load_activations, score, table
 from unlearn_lib.networks import (
     Run,
     amend_run,
     apply_weights,
     class_code,
+    count_outputs,
     find_run,
     has_run,
-    outputs_of,
     read_weights,
     traced_once,
     write_run,
 )
-from unlearn_lib.store import cached, locked
+from unlearn_lib.store import cached, lock_folder
 from unlearn_lib.training import fit
 from unlearn_lib.zeroshot import (
     RECIPE_VERSION,
     Impressions,
     ZeroShotUnlearner,
     carry_over,
-    carry_over_sentence,
     check_impressions,
     default_layer,
     default_recipe,
+    describe_carry_over,
     make_impressions,
     mask,
     method_layer,
@@ -48,11 +48,11 @@ BOUNDED = ("deepinversion", "drawn")  # recipes whose impressions are others wit
 def trained_run(lab, forget: list[int]) -> Run:
     """The original's run, or golden's where there are classes to leave out: found, or trained and evaluated."""
     name, arguments = lab.trained_name(forget), lab.arguments(forget)
-    with locked(lab.root / name):
+    with lock_folder(lab.root / name):
         anew = lab.anew(name)
         run = None if anew else find_run(lab.root, name, arguments)
         if run is not None:
-            tell_accuracy(run, forget, "reused")
+            log_accuracy(run, forget, "reused")
             return run
         checkpoint = lab.root / name / "checkpoint.safetensors"
         if anew:
@@ -69,11 +69,11 @@ def trained_run(lab, forget: list[int]) -> Run:
         metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
         metrics["seconds"]["golden" if forget else "train"] = seconds
         run = write_run(lab.root, name, arguments, model.cpu(), history, metrics, **notes_of(lab))
-    tell_accuracy(run, forget, "weights taken as they come" if ready else f"trained in {seconds:.1f} s")
+    log_accuracy(run, forget, "weights taken as they come" if ready else f"trained in {seconds:.1f} s")
     return run
 
 
-def tell_accuracy(run: Run, forget: list[int], done: str) -> None:
+def log_accuracy(run: Run, forget: list[int], done: str) -> None:
     """Say what was done for a trained run and how good it is, so that all who use it say the same of it."""
     kind, part, pictures = ("golden", "retain", "retain") if forget else ("original", "overall", "test")
     accuracy = run.metrics[kind][f"{part}_accuracy"]
@@ -98,10 +98,10 @@ def start_from(model: nn.Module, lab, forget: list[int]) -> bool:
         log.warning("golden: it starts from %s, head and all, and may know the forget classes from there", weights)
     if len(data.train):
         return False
-    if outputs_of(model, state) != data.num_classes:
+    outputs = count_outputs(model, state)
+    if outputs != data.num_classes:
         raise UserError(
-            f"weights: {weights} has {outputs_of(model, state)} outputs, {data.name} {data.num_classes} classes and no "
-            "training pictures here"
+            f"weights: {weights} has {outputs} outputs, {data.name} {data.num_classes} classes and no training pictures"
         )
     model.eval()
     return True
@@ -139,11 +139,11 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
     model = lab.load(original)
     layer = str(layer or usual_layer(model, method))
     name, arguments = unlearned_place(lab, original, method, layer, samples, recipe, version, numbers)
-    with locked(lab.root / name):
+    with lock_folder(lab.root / name):
         run = None if lab.anew(name) else find_run(lab.root, name, arguments)
         if run is not None:
             log.info("%s: reused", name)
-            tell_carry_over(run.metrics["carry_over"])
+            log_carry_over(run.metrics["carry_over"])
             return with_golden(lab, run)
         if method == "mask":  # needs no impressions
             begin = time.perf_counter()
@@ -159,7 +159,7 @@ def unlearned_run(lab, method: str, layer, samples: int, recipe, version: str | 
         metrics = comparison(lab, original, model, unlearned, layer)
         metrics["seconds"] |= seconds
         metrics["carry_over"] = carry_over(model, unlearned, layer, forget, seed=lab.seed)
-        tell_carry_over(metrics["carry_over"])
+        log_carry_over(metrics["carry_over"])
         run = write_run(lab.root, name, arguments, unlearned, history, metrics, **notes_of(lab), golden_run=None)
         return with_golden(lab, run)
 
@@ -181,15 +181,15 @@ def unlearned_place(lab, original: Run, method: str, layer, samples, recipe, ver
     return lab.run_name("unlearned", class_code(lab.forget_classes), method, version=version), arguments
 
 
-def tell_carry_over(shares: dict) -> None:
+def log_carry_over(shares: dict) -> None:
     """Say how far unlearning carries over to harder inputs; a warning where it does not."""
-    passed, sentence = carry_over_sentence(shares)
+    passed, sentence = describe_carry_over(shares)
     log.log(logging.INFO if passed else logging.WARNING, sentence)
 
 
 def comparison(lab, original: Run, model: nn.Module, unlearned: nn.Module, layer: str) -> dict:
     """The blocks of metrics.json for an unlearned model beside the original and the mask."""
-    forget, activations = lab.forget_classes, kept_activations(original, model, lab.dataset, layer)
+    forget, activations = lab.forget_classes, load_activations(original, model, lab.dataset, layer)
 
     def judge(net: nn.Module) -> dict:
         if activations is None:

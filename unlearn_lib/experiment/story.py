@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, check_forget, check_positive, each, pick_device, settle
+from unlearn_lib.common import UserError, as_list, check_forget, check_positive, pick_device, settle
 from unlearn_lib.data import Data, data_name, load_data
 from unlearn_lib.experiment.steps import impressions_of, trained_run, unlearned_run
 from unlearn_lib.networks import Framing, Run
@@ -67,7 +67,7 @@ class Experiment:
 
     def __post_init__(self):
         settle(self, but="forget")
-        object.__setattr__(self, "forget", tuple(each(self.forget)))  # variants ask for them again
+        object.__setattr__(self, "forget", tuple(as_list(self.forget)))  # variants ask for them again
         check_positive(**self.training, save_every=self.save_every, memory=self.memory)
         pick_device(self.device)
         networks.run_name(self.model, "data", self.seed, version=self.version)
@@ -99,7 +99,7 @@ class Experiment:
     @functools.cached_property
     def framing(self) -> Framing:
         """How a picture becomes what the network takes. Raises UserError for a network, a size that there is not."""
-        framing, size = networks.framing_of(self.model, self.start["weights"], self.start["size"]), self.start["size"]
+        framing, size = networks.find_framing(self.model, self.start["weights"], self.start["size"]), self.start["size"]
         if framing is not None:
             size = framing.shape[-1]
         model = networks.make_model(self.model, None, size=size, dropout=self.dropout)
@@ -235,7 +235,7 @@ class Experiment:
             return None
 
 
-def experiment_of(run: Run, **changes) -> Experiment:
+def open_experiment(run: Run, **changes) -> Experiment:
     """The experiment that an unlearned run came from, its original trained as it has been; `changes` put in place.
 
     Raises UserError where the run is no unlearned one, or damaged.

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from unlearn_lib.figures.style import FORGET, RETAIN, STYLE, looks_of, write_beside
+from unlearn_lib.figures.style import FORGET, RETAIN, STYLE, choose_styles, write_beside
 
 GOOD = (0.05, 0.02)  # forget accuracy at most; retain accuracy below the best of the grid by at most
 
@@ -27,7 +27,7 @@ def plot_relearning(audits: dict[str, dict], title: str) -> Figure:
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 4.4))
         ends = []
-        for name, look in looks_of(curves).items():
+        for name, look in choose_styles(curves).items():
             values = np.asarray(curves[name], dtype=float)
             axis.plot(values, color=look.colour, lw=1, alpha=0.3)
             (line,) = axis.plot(_smooth(values), ls=look.line, color=look.colour, lw=2.5, label=name)
@@ -61,7 +61,7 @@ def plot_frontier(rows: pd.DataFrame, golden: pd.DataFrame, title: str) -> Figur
     cover each other stand side by side, in the order of the layers written there.
     """
     points = pd.concat([rows, golden.assign(method="golden", layer="")], ignore_index=True)
-    looks, spots = looks_of(points["method"].unique()), points[["probe", "retain"]]
+    looks, spots = choose_styles(points["method"].unique()), points[["probe", "retain"]]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(11, 5))
         for method, look in looks.items():

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, looks_of
+from unlearn_lib.figures.style import COLOURS, FORGET, RETAIN, STYLE, choose_styles
 from unlearn_lib.networks import find_head
 
 MANY = 30  # classes, above which bars side by side cannot be read any more
@@ -38,7 +38,7 @@ def plot_per_class(
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=size)
         width, bars = 0.84 / len(blocks), []
-        for i, (name, look) in enumerate(looks_of(blocks).items()):
+        for i, (name, look) in enumerate(choose_styles(blocks).items()):
             places = [c - 0.42 + (i + 0.5) * width for c in range(len(classes))]
             heights = [value or 0 for value in blocks[name]["per_class_accuracy"]]
             bars.append(axis.bar(places, heights, width, color=look.colour, hatch=look.hatch))

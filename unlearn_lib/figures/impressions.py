@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import INK, STYLE, looks_of
+from unlearn_lib.figures.style import INK, STYLE, choose_styles
 from unlearn_lib.zeroshot import Impressions
 
 MEASURES = ("confidence", "norm", "infeasible", "cosine")
@@ -78,7 +78,7 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
             if what == "infeasible" and not any(values.values()):
                 _say_feasible(axis)
                 continue
-            for i, (name, look) in enumerate(looks_of(diagnoses).items()):
+            for i, (name, look) in enumerate(choose_styles(diagnoses).items()):
                 value = values[name]
                 axis.bar(name, value, color=look.colour, hatch=look.hatch)
                 axis.annotate(f"{value:.2f}" if value < 10 else f"{value:.0f}", (i, value), ha="center", va="bottom")

@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import FORGET, INK, RETAIN, STYLE, looks_of, sentence_figure
+from unlearn_lib.figures.style import FORGET, INK, RETAIN, STYLE, choose_styles, sentence_figure
 
 
 def plot_history(histories: dict[str, dict], title: str) -> Figure:
     """Training curves: loss and accuracy over epochs, training dashed, validation solid, one colour a model."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(11, 4))
-        for name, look in looks_of(histories).items():
+        for name, look in choose_styles(histories).items():
             history, colour = histories[name], look.colour
             epochs = range(1, len(history["lr"]) + 1)
             for axis, what in zip(axes, ("loss", "accuracy"), strict=True):

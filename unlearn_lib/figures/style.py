@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unlearn_lib.networks import runs_root
-from unlearn_lib.store import whole_file
+from unlearn_lib.store import atomic_file
 
 # Start the backend now: inside a style's context the notebook's would start, and be undone with the style.
 plt.switch_backend(matplotlib.get_backend())
@@ -77,7 +77,7 @@ OTHERS = (  # in the order of their names in a figure
 )
 
 
-def looks_of(names: Iterable[str]) -> dict[str, Look]:
+def choose_styles(names: Iterable[str]) -> dict[str, Look]:
     """How the models of these names are drawn: those of LOOKS as always, others one after the other.
 
     Where they are more than OTHERS, the shapes come again, each in the colour of the next: sixteen are told apart.
@@ -137,6 +137,6 @@ def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> 
     """
     folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or runs_root() / "figures")
     path = folder / f"{name}.png"
-    with whole_file(path, "figure") as file:
+    with atomic_file(path, "figure") as file:
         figure.savefig(file, format="png", metadata={"Software": None})
     return path

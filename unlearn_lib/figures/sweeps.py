@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from unlearn_lib.figures.style import LOOKS, STYLE, looks_of
+from unlearn_lib.figures.style import LOOKS, STYLE, choose_styles
 
 
 def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
@@ -25,7 +25,7 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
             ends = np.vstack([spots - spread, spots + spread])
             axis.update_datalim(ends * (1, 100))
             axis.margins(0.1)
-            looks = looks_of(names)
+            looks = choose_styles(names)
             for name, aside, (_, row) in zip(names, _asides(rows[metric]), rows.iterrows(), strict=True):
                 style = {"fmt": looks[name].marker, "color": looks[name].colour, "ms": 9, "capsize": 4}
                 style |= {"xerr": row[f"{metric}_std"], "yerr": 100 * row["RA_std"]}

@@ -6,8 +6,8 @@ import operator
 import torch
 from torch import fx, nn
 
-from unlearn_lib.networks.splitting import find_cut, operation
-from unlearn_lib.networks.tracing import asks_size, trace
+from unlearn_lib.networks.splitting import find_cut, operation_name
+from unlearn_lib.networks.tracing import is_shape_query, trace
 
 Interval = tuple[float, float]
 ANY: Interval = (-torch.inf, torch.inf)
@@ -41,7 +41,7 @@ ARITHMETIC = {
 }
 
 
-def bounds_of(model: nn.Module, layer: str) -> Interval:
+def layer_bounds(model: nn.Module, layer: str) -> Interval:
     """The smallest and the largest value that can enter `layer`, infinite where nothing is known.
 
     Pixels have the range that `model.input_range` tells. Raises UserError where `split` does.
@@ -50,7 +50,7 @@ def bounds_of(model: nn.Module, layer: str) -> Interval:
     return interval_at(model, traced, crossing)
 
 
-def answers_between(model: nn.Module) -> Interval:
+def logit_bounds(model: nn.Module) -> Interval:
     """The smallest and the largest number that the network can answer, whatever the picture, infinite where unknown.
 
     Raises UserError where it cannot be traced.
@@ -60,12 +60,12 @@ def answers_between(model: nn.Module) -> Interval:
 
 
 def interval_at(model: nn.Module, traced: fx.GraphModule, crossing: fx.Node) -> Interval:
-    """`bounds_of` the value of one node."""
+    """`layer_bounds` the value of one node."""
     found: dict[fx.Node, Interval] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
             found[node] = tuple(map(float, getattr(model, "input_range", ANY)))
-        elif changed_under_way(node, traced):
+        elif is_overwritten(node, traced):
             found[node] = ANY
         else:
             found[node] = _after(node, traced, found)
@@ -76,7 +76,7 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
     """The interval of one node, those before it being known."""
     if node.op == "get_attr":
         return _ends(operator.attrgetter(node.target)(traced))
-    name, sources = operation(node, traced), [found[n] for n in node.all_input_nodes]
+    name, sources = operation_name(node, traced), [found[n] for n in node.all_input_nodes]
     if not sources or node.op == "output":
         return ANY
     gates = [_sigmoid_of(n, traced) for n in node.all_input_nodes] if name in ("mul", "imul") else []
@@ -84,7 +84,7 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
         name, sources = "silu", [found[gated[0]]]
     if name in ARITHMETIC:
         return _arithmetic(ARITHMETIC[name], node, found)
-    if asks_size(node):
+    if is_shape_query(node):
         return 0.0, torch.inf
     low, high = sources[0]
     if name in RISING:
@@ -96,7 +96,7 @@ def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]
     if name in WITH_ZERO or (name == "pad" and len(node.args) < 4 and "value" not in node.kwargs):
         return _hull([(low, high), (0.0, 0.0)])
     if name in SIGN:
-        if name != "sum" and not training(node, traced):
+        if name != "sum" and not is_dropout_active(node, traced):
             return low, high
         return (0.0 if low >= 0 else -torch.inf), (0.0 if high <= 0 else torch.inf)
     if name in SAME and not _second_of_pair(node, traced):
@@ -155,10 +155,10 @@ def _hull(intervals: list[Interval]) -> Interval:
 
 def _sigmoid_of(node: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
     """What a node is the sigmoid of: the product of both is a SiLU, written out."""
-    return node.all_input_nodes[0] if operation(node, traced) == "sigmoid" else None
+    return node.all_input_nodes[0] if operation_name(node, traced) == "sigmoid" else None
 
 
-def training(node: fx.Node, traced: fx.GraphModule) -> bool:
+def is_dropout_active(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether a dropout is at work: a module never, since the network is in eval mode; a function by its argument."""
     if node.op == "call_module":
         return traced.get_submodule(node.target).training
@@ -174,10 +174,10 @@ def _second_of_pair(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether a node takes the positions, not the values, that the likes of x.max(1) return beside them."""
     source = node.all_input_nodes[0]
     pairs = {"max", "min"} | {f"maxpool{d}d" for d in "123"} | {f"adaptivemaxpool{d}d" for d in "123"}
-    return node.target is operator.getitem and operation(source, traced) in pairs and node.args[1] == 1
+    return node.target is operator.getitem and operation_name(source, traced) in pairs and node.args[1] == 1
 
 
-def changed_under_way(node: fx.Node, traced: fx.GraphModule) -> bool:
+def is_overwritten(node: fx.Node, traced: fx.GraphModule) -> bool:
     """Whether something writes over a value that is used elsewhere too."""
 
     def writes(user: fx.Node) -> bool:

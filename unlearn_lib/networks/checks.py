@@ -4,19 +4,19 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.bounds import answers_between
-from unlearn_lib.networks.probing import plain, probe
+from unlearn_lib.networks.bounds import logit_bounds
+from unlearn_lib.networks.probing import unwrap, zero_pictures
 
 
 @torch.no_grad()
-def check_foreign(model: nn.Module, name: str) -> None:
+def check_network(model: nn.Module, name: str) -> None:
     """Raise UserError for a network that would fail later, or train and answer wrongly.
 
     Those are: wrappers that hide it, numbers of another kind than float32, no parameters, a batch of one whose axis is
     squeezed away, and answers that are no logits (softmax, sigmoid, tanh), on which training and unlearning hardly move
     or lose the retain classes. The picture's shape has to stand in `model.input_shape`.
     """
-    model = plain(model)
+    model = unwrap(model)
     tensors = list(model.state_dict().values())
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
         raise UserError(f"model: {name} is quantised or keeps more than tensors; a plain float32 network is accepted")
@@ -26,7 +26,9 @@ def check_foreign(model: nn.Module, name: str) -> None:
     if kinds != {torch.float32}:
         found = ", ".join(sorted(map(str, kinds)))
         raise UserError(f"model: its weights are {found}; float32 is accepted (model.float() makes them so)")
-    pictures = torch.rand(probe(model).shape, generator=torch.Generator().manual_seed(0)).to(probe(model))
+    pictures = torch.rand(zero_pictures(model).shape, generator=torch.Generator().manual_seed(0)).to(
+        zero_pictures(model)
+    )
     answers, alone = model.eval()(pictures), model(pictures[:1])
     if not isinstance(answers, torch.Tensor) or answers.dim() != 2:
         return  # refused elsewhere
@@ -38,7 +40,7 @@ def check_foreign(model: nn.Module, name: str) -> None:
     if answers.shape[1] > 1 and (answers >= 0).all() and (answers.sum(1) - 1).abs().max() < 1e-4:
         raise UserError(f"model: {name} returns probabilities (softmax); one that returns its logits is accepted")
     try:
-        low, high = answers_between(model)
+        low, high = logit_bounds(model)
     except UserError:  # it cannot be traced
         return
     if low >= -1 and high <= 1:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
-from unlearn_lib.networks.bounds import SAME, SIGN, Interval, changed_under_way, interval_at, training
-from unlearn_lib.networks.probing import probe
-from unlearn_lib.networks.splitting import find_cut, operation
+from unlearn_lib.networks.bounds import SAME, SIGN, Interval, interval_at, is_dropout_active, is_overwritten
+from unlearn_lib.networks.probing import zero_pictures
+from unlearn_lib.networks.splitting import find_cut, operation_name
 
 AFFINE = ("normalized_shape", "weight", "bias")
 CARRIED_ON = SAME | SIGN - {"sum"}  # operations behind a norm that may leave its surface what it is
@@ -30,7 +30,7 @@ class Surface:
     centred: bool
     exact: bool = True
 
-    def pull(self, u: torch.Tensor) -> torch.Tensor:
+    def project(self, u: torch.Tensor) -> torch.Tensor:
         """u itself, changed to the nearest that is feasible."""
         if self.centred:
             u -= u.mean(self.axis, keepdim=True)
@@ -48,50 +48,50 @@ class Feasible:
     bounds: Interval
     surface: Surface | None = None
 
-    def pull(self, u: torch.Tensor) -> torch.Tensor:
+    def project(self, u: torch.Tensor) -> torch.Tensor:
         """u itself, changed to the nearest that is feasible."""
-        return u.clamp_(*self.bounds) if self.surface is None else self.surface.pull(u)
+        return u.clamp_(*self.bounds) if self.surface is None else self.surface.project(u)
 
-    def outer(self, u: torch.Tensor) -> torch.Tensor:
+    def to_inputs(self, u: torch.Tensor) -> torch.Tensor:
         """The x of a u."""
         return u if self.surface is None else u * self.surface.scale.to(u) + self.surface.shift.to(u)
 
-    def inner(self, x: torch.Tensor) -> torch.Tensor:
+    def from_inputs(self, x: torch.Tensor) -> torch.Tensor:
         """The u of an x; 0 where a norm's scale is 0, and x tells nothing."""
         if self.surface is None:
             return x
         scale = self.surface.scale.to(x)
         return ((x - self.surface.shift.to(x)) / scale).masked_fill_(scale.abs() < 1e-6, 0)
 
-    def outside(self, x: torch.Tensor) -> torch.Tensor:
+    def is_infeasible(self, x: torch.Tensor) -> torch.Tensor:
         """Which numbers in x cannot occur; on a surface those off by more than what a norm's epsilon does."""
-        u = self.inner(x)
-        return (self.pull(u.clone()) - u).abs() > (0 if self.surface is None else 0.05)
+        u = self.from_inputs(x)
+        return (self.project(u.clone()) - u).abs() > (0 if self.surface is None else 0.05)
 
 
-def feasible_at(model: nn.Module, layer: str) -> Feasible:
+def feasible_inputs(model: nn.Module, layer: str) -> Feasible:
     """What can enter `layer`. Raises UserError where `split` does."""
     traced, _, crossing = find_cut(model, layer)
     bounds, node = interval_at(model, traced, crossing), crossing
     while _carries_on(node, traced):
         node = node.all_input_nodes[0]
-    if operation(node, traced) not in NORMS or changed_under_way(node, traced):
+    if operation_name(node, traced) not in NORMS or is_overwritten(node, traced):
         return Feasible(bounds)
     return Feasible(bounds, _surface(model, traced, node, crossing))
 
 
 def _carries_on(node: fx.Node, traced: fx.GraphModule) -> bool:
-    name = operation(node, traced)
-    if name not in CARRIED_ON or not node.all_input_nodes or changed_under_way(node, traced):
+    name = operation_name(node, traced)
+    if name not in CARRIED_ON or not node.all_input_nodes or is_overwritten(node, traced):
         return False
-    return name in SAME or not training(node, traced)
+    return name in SAME or not is_dropout_active(node, traced)
 
 
 @torch.no_grad()
 def _surface(model: nn.Module, traced: fx.GraphModule, norm: fx.Node, crossing: fx.Node) -> Surface | None:
     """A norm's surface as it stands at the cut, seen by planting noise on it; None where nothing is left of it."""
     planted = _Planted(traced, norm)
-    planted.run(probe(model))
+    planted.run(zero_pictures(model))
     (shape, *affine), u = planted.arguments(norm), planted.env[crossing]
     n, centred = shape[-1], planted.surface.centred
     for axis in range(1, u.dim() if len(shape) == 1 else 1):
@@ -112,13 +112,13 @@ class _Planted(fx.Interpreter):
     def __init__(self, traced: fx.GraphModule, norm: fx.Node):
         super().__init__(traced, garbage_collect_values=False)
         self.norm, one = norm, torch.ones(())
-        self.surface = Surface(one, one, -1, NORMS[operation(norm, traced)])
+        self.surface = Surface(one, one, -1, NORMS[operation_name(norm, traced)])
 
     def run_node(self, n: fx.Node):
         value = super().run_node(n)
         if n is not self.norm:
             return value
-        return self.surface.pull(torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value))
+        return self.surface.project(torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value))
 
     def arguments(self, norm: fx.Node) -> tuple:
         """A norm's shape, scale and shift, the latter None where it has none."""

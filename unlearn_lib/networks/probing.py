@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from unlearn_lib.common import UserError, device_of
+from unlearn_lib.common import UserError, get_device
 
 LARGE = 3 * 64 * 64  # numbers in a picture, up to which a pass through the network is cheap
 
 
-def plain(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> nn.Module:
     """The network itself, out of torch.compile's wrapper. Raises UserError for wrappers that hide it."""
     if isinstance(model, torch.jit.ScriptModule):
         raise UserError("model: a scripted network given; the nn.Module that was scripted is accepted")
@@ -21,7 +21,7 @@ def plain(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
+def zero_pictures(model: nn.Module, batch: int = 2) -> torch.Tensor:
     """Pictures of zeros, of the type and on the device of the model's parameters; two, which nothing squeezes away.
 
     Raises UserError where the model does not tell the shape of a picture.
@@ -30,11 +30,11 @@ def probe(model: nn.Module, batch: int = 2) -> torch.Tensor:
         name = type(model).__name__
         raise UserError(f"model: {name} does not tell what it takes; set its input_shape = (channels, height, width)")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-    return torch.zeros(batch, *model.input_shape, dtype=dtype, device=device_of(model))
+    return torch.zeros(batch, *model.input_shape, dtype=dtype, device=get_device(model))
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def restore_attributes(model: nn.Module) -> Iterator[None]:
     """Undo what a pass leaves behind in the model's parts: what they keep for the next one would be no real tensor."""
     parts = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
     states = [(held, {**held}) for part in parts for held in (vars(part), part._buffers)]
@@ -47,19 +47,19 @@ def untouched(model: nn.Module) -> Iterator[None]:
             held.update(before)
 
 
-def dry_run(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
+def run_on_zeros(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
     """`run` of a probe, without gradients: of a large one by shapes alone where all parts can, which is faster."""
-    x = probe(model, batch)
+    x = zero_pictures(model, batch)
     with torch.no_grad():
         if x[0].numel() > LARGE:
             # a part may want real numbers
-            with suppress(Exception), untouched(model), FakeTensorMode(allow_non_fake_inputs=True):
+            with suppress(Exception), restore_attributes(model), FakeTensorMode(allow_non_fake_inputs=True):
                 return run(torch.zeros_like(x))
         return run(x)
 
 
 @torch.no_grad()
-def layout_of(net: nn.Module, x: torch.Tensor) -> torch.memory_format:
+def find_memory_format(net: nn.Module, x: torch.Tensor) -> torch.memory_format:
     """The order in memory in which a network takes pictures like x fastest: channels last, unless its own code refuses.
 
     `x.view(-1, 400)`, as many textbooks write, does.

@@ -143,7 +143,7 @@ def check_run(run: Run, arguments: dict | None = None) -> Run:
     if made_as not in (FORMAT - 1, FORMAT):
         why = "which does not tell what it was made from"
         raise UserError(f"run: {run.name} is of an older format, {why}; {keep_both}")
-    argument, old, new = difference(run, arguments) if arguments else (None,) * 3
+    argument, old, new = first_difference(run, arguments) if arguments else (None,) * 3
     if argument in DIGESTS:
         raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
     if argument:
@@ -151,7 +151,7 @@ def check_run(run: Run, arguments: dict | None = None) -> Run:
     return run.verify() if arguments else run
 
 
-def difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
+def first_difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
     """The first argument in which a run is not what is asked for: its name, the old and the new value; Nones if none.
 
     Numbers come before digests, since the more telling.

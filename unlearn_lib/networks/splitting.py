@@ -13,8 +13,8 @@ import torch
 from torch import fx, nn
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.probing import dry_run, plain
-from unlearn_lib.networks.tracing import UNTIL, asks_size, contents, trace, values, varies
+from unlearn_lib.networks.probing import run_on_zeros, unwrap
+from unlearn_lib.networks.tracing import UNTIL, content_nodes, is_shape_query, record_values, trace, varies_with_batch
 
 REFORMERS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
 
@@ -61,7 +61,7 @@ def find_cut(model: nn.Module, layer: str) -> tuple[fx.GraphModule, int, fx.Node
     if layer == "input":
         return traced, 1, nodes[0]
     first = _first_nodes(model, traced.graph)
-    crossing = _crossing(nodes, first[layer], contents(traced.graph)) if layer in first else set()
+    crossing = _crossing(nodes, first[layer], content_nodes(traced.graph)) if layer in first else set()
     if len(crossing) != 1:
         why = "more than one tensor crosses before it" if layer in first else "no such layer"
         good = ", ".join(_single_crossings(traced.graph, first))
@@ -82,9 +82,9 @@ def _tail(model: nn.Module, traced: fx.GraphModule, at: int, crossing: fx.Node) 
     def copied(node: fx.Node):
         nonlocal found
         if node not in copies:
-            past = node in before or (asks_size(node) and node.all_input_nodes[0] in before - {crossing})
+            past = node in before or (is_shape_query(node) and node.all_input_nodes[0] in before - {crossing})
             if past and node.op != "get_attr":
-                found = found or values(plain(model), traced.graph, traced)
+                found = found or record_values(unwrap(model), traced.graph, traced)
             if past and node.op != "get_attr" and not isinstance(found[0][node], torch.Tensor):
                 copies[node] = _stand_in(node, crossing, found, x)
             else:
@@ -98,7 +98,7 @@ def _tail(model: nn.Module, traced: fx.GraphModule, at: int, crossing: fx.Node) 
 
 def _stand_in(node: fx.Node, crossing: fx.Node, found: tuple[dict, dict], x: fx.Node):
     """For a size from before the cut: its constant or, where it goes with the batch, its share of the tail's batch."""
-    rows, graph = [values[crossing].shape[0] for values in found], x.graph
+    rows, graph = [record_values[crossing].shape[0] for record_values in found], x.graph
 
     def expression(one, other):
         if isinstance(one, tuple):
@@ -117,23 +117,23 @@ def _stand_in(node: fx.Node, crossing: fx.Node, found: tuple[dict, dict], x: fx.
             else graph.call_function(operator.floordiv, (graph.call_function(operator.mul, (size, one)), rows[0]))
         )
 
-    one, other = (values[node] for values in found)
-    if one == other and varies(node, found):
+    one, other = (record_values[node] for record_values in found)
+    if one == other and varies_with_batch(node, found):
         raise UserError(f"layer: a number crosses before it ({node.name}) that may change with the batch")
     return expression(one, other)
 
 
-def at_pixels(model: nn.Module, layer: str) -> bool:
+def takes_pixels(model: nn.Module, layer: str) -> bool:
     """Whether what enters `layer` are the pixels themselves, as for `input` and for the first layer."""
     return find_cut(model, layer)[2].op == "placeholder"
 
 
-def layer_shape(model: nn.Module, layer: str) -> tuple[int, ...]:
+def input_shape_of(model: nn.Module, layer: str) -> tuple[int, ...]:
     """Shape of one input of `layer`, without the batch axis. Needs `model.input_shape`."""
     if layer == "input":
         return tuple(model.input_shape)
     body, _ = split(model, layer)
-    return tuple(dry_run(body, plain(model)).shape[1:])
+    return tuple(run_on_zeros(body, unwrap(model)).shape[1:])
 
 
 def find_head(model: nn.Module) -> str:
@@ -141,9 +141,9 @@ def find_head(model: nn.Module) -> str:
 
     Raises UserError where the network does not end in one (SqueezeNet ends in a ReLU: no mask holds there).
     """
-    model = plain(model)
+    model = unwrap(model)
     node = next(iter(reversed(trace(model).graph.nodes))).args[0]
-    while operation(node, model) in REFORMERS:
+    while operation_name(node, model) in REFORMERS:
         node = node.all_input_nodes[0]
     name = _linear_layer(node)
     part = model.get_submodule(name) if name else None
@@ -169,7 +169,7 @@ def _linear_layer(node: fx.Node) -> str | None:
     return None
 
 
-def operation(node: fx.Node, traced: nn.Module) -> str:
+def operation_name(node: fx.Node, traced: nn.Module) -> str:
     """What PyTorch calls an operation, without underscores and capitals: `relu` for nn.ReLU, F.relu and x.relu_().
 
     Empty for others' modules and functions, and for modules whose hooks may do anything.
@@ -189,7 +189,7 @@ def operation(node: fx.Node, traced: nn.Module) -> str:
 def _first_nodes(model: nn.Module, graph: fx.Graph) -> dict[str, int]:
     """Each module's name and the position of the first node that belongs to it, in order of execution."""
     first: dict[str, int] = {}
-    names = {name for name, _ in plain(model).named_modules() if name}
+    names = {name for name, _ in unwrap(model).named_modules() if name}
     for i, node in enumerate(graph.nodes):
         stack = list(node.meta.get("nn_module_stack", {}))
         if node.op == "call_module":
@@ -203,7 +203,7 @@ def _first_nodes(model: nn.Module, graph: fx.Graph) -> dict[str, int]:
 def _crossing(nodes: list[fx.Node], at: int, pictures: set[fx.Node]) -> set[fx.Node]:
     """The values of the pictures made before position `at` and used from there on: tensors, or tuples of them."""
     before = pictures.intersection(nodes[:at])
-    users = [node for node in nodes[at:] if not asks_size(node)]
+    users = [node for node in nodes[at:] if not is_shape_query(node)]
     crossing = {source for node in users for source in node.all_input_nodes if source in before}
     several = {user for node in crossing for user in node.users if _takes_part(user)}
     return crossing | several
@@ -216,5 +216,5 @@ def _takes_part(node: fx.Node) -> bool:
 
 def _single_crossings(graph: fx.Graph, first: dict[str, int]) -> list[str]:
     """The modules before which one value alone crosses."""
-    nodes, pictures = list(graph.nodes), contents(graph)
+    nodes, pictures = list(graph.nodes), content_nodes(graph)
     return [name for name, at in first.items() if len(_crossing(nodes, at, pictures)) == 1]

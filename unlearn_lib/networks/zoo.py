@@ -18,10 +18,10 @@ from torch import nn
 from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import UserError, as_number
-from unlearn_lib.networks.checks import check_foreign
-from unlearn_lib.networks.probing import dry_run, plain
+from unlearn_lib.networks.checks import check_network
+from unlearn_lib.networks.probing import run_on_zeros, unwrap
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.tracing import first_line, no_tensor
+from unlearn_lib.networks.tracing import describe_wrong_output, first_line
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Framing:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
-    def plain(self) -> dict:
+    def unwrap(self) -> dict:
         """Itself in JSON's kinds of values, for a run's config."""
         return asdict(self) | {"interpolation": self.interpolation.value}
 
@@ -107,7 +107,7 @@ def model_code(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def needed(package: str, name: str, install: str) -> ModuleType:
+def import_package(package: str, name: str, install: str) -> ModuleType:
     """The package that a network comes from. Raises UserError where it is not installed."""
     try:
         return importlib.import_module(package)
@@ -159,14 +159,14 @@ def _make_torchvision(name: str, classes: dict, size: int | None) -> nn.Module:
 
 def _make_lite0(name: str, classes: dict, size: int | None) -> nn.Module:
     size = size or 224
-    package = needed("efficientnet_lite_pytorch", name, "efficientnet-lite-pytorch")
+    package = import_package("efficientnet_lite_pytorch", name, "efficientnet-lite-pytorch")
     model = package.EfficientNet.from_name("efficientnet-lite0", image_size=size, **classes)
     model.input_shape = (3, size, size)
     return model
 
 
 def _make_timm(name: str, classes: dict, size: int | None) -> nn.Module:
-    timm, code = needed("timm", name, "timm"), name.removeprefix("timm/")
+    timm, code = import_package("timm", name, "timm"), name.removeprefix("timm/")
     if not timm.is_model(code):
         near = get_close_matches(code, timm.list_models(), 6) or ["resnet18", "vit_tiny_patch16_224"]
         raise UserError(f"model: {name!r} given; timm has {', '.join(near)} and others")
@@ -198,22 +198,22 @@ def _make_by_factory(name: str, classes: dict, size: int | None) -> nn.Module:
         raise UserError(
             f"model: {name} returns a {type(model).__name__}; a function that returns an nn.Module is accepted"
         )
-    model = plain(model)
+    model = unwrap(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     shape = tuple(getattr(model, "input_shape", (channels, size or 64, size or 64)))
     model.input_shape = shape if size is None else (shape[0], size, size)
     model.own_size = shape[-1]  # for which its framing is meant
     with _size_told(name, model.input_shape[-1]):
-        check_foreign(model, name)
+        check_network(model, name)
     return model
 
 
 def _check_answers(model: nn.Module, name: str, num_classes: int | None) -> None:
     """Raise UserError where a network does not answer two of its pictures with as many logits as there are classes."""
     with _size_told(name, model.input_shape[-1]):
-        answers = dry_run(model.eval(), model)
+        answers = run_on_zeros(model.eval(), model)
     if not isinstance(answers, torch.Tensor):
-        raise UserError(no_tensor(model, type(answers)))
+        raise UserError(describe_wrong_output(model, type(answers)))
     if answers.dim() != 2 or num_classes not in (None, answers.shape[1]):
         found = "x".join(map(str, answers.shape[1:]))
         raise UserError(f"model: {name} has {found} outputs; {num_classes or 'a row of them'} are wanted, one a class")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from unlearn_lib.common import UserError, log
 from unlearn_lib.figures import as_picture
-from unlearn_lib.networks import layer_shape, splittable_layers
+from unlearn_lib.networks import input_shape_of, splittable_layers
 
 LABELLED = {"style": {"description_width": "6.8em"}, "layout": w.Layout(width="auto", max_width="480px")}
 SHARP = 144  # dots an inch: charts are drawn larger than they are shown
@@ -24,15 +24,15 @@ MOST = 4096  # numbers that enter a layer for one picture, up to which a panel o
 def trainable_layers(model: torch.nn.Module) -> list[str]:
     """The layers with weights where a tail can begin: the last, and those whose input holds at most MOST numbers."""
     names = [name for name in splittable_layers(model) if list(model.get_submodule(name).parameters())]
-    return [name for name in names if name == names[-1] or torch.Size(layer_shape(model, name)).numel() <= MOST]
+    return [name for name in names if name == names[-1] or torch.Size(input_shape_of(model, name)).numel() <= MOST]
 
 
-def row_of(widgets: list[w.Widget]) -> w.Box:
+def side_by_side(widgets: list[w.Widget]) -> w.Box:
     """Side by side, in as many lines as the window needs."""
     return w.Box(widgets, layout=w.Layout(flex_flow="row wrap", min_width="0"))
 
 
-def beside(left: list[w.Widget], right: list[w.Widget], least: int = 18) -> w.Box:
+def two_columns(left: list[w.Widget], right: list[w.Widget], least: int = 18) -> w.Box:
     """Two columns, the right one for what comes out; one under the other where the page is too narrow for both.
 
     least: em that the left one needs.
@@ -44,7 +44,7 @@ def beside(left: list[w.Widget], right: list[w.Widget], least: int = 18) -> w.Bo
     return w.Box(columns, layout=w.Layout(flex_flow="row wrap", align_items="flex-start", min_width="0"))
 
 
-def framed(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
+def frame_panel(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBox:
     """A panel: a heading and its rows, in letters of `font` pixels, controls to match."""
     size = f"--jp-widgets-font-size: {font}px; --jp-widgets-inline-height: {2 * font + 2}px; font-size: {font}px;"
     readout = f".unlearn-panel-{font} .widget-readout {{min-width: 7em;}}"
@@ -78,7 +78,7 @@ def bold(sentence: str) -> str:
 
 
 @contextmanager
-def sentences(tell: Callable[[str], None], failure: str) -> Iterator[None]:
+def show_errors(tell: Callable[[str], None], failure: str) -> Iterator[None]:
     """Whatever goes wrong inside is told: a UserError in its own words, all else by its type, its traceback logged."""
     try:
         yield

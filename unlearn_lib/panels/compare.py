@@ -7,11 +7,11 @@ from collections.abc import Callable
 import ipywidgets as w
 import torch
 
-from unlearn_lib.evaluation import answers_of, confusion_of, score
+from unlearn_lib.evaluation import confusion_matrix, predict_classes, score
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per_class, plot_pictures
-from unlearn_lib.networks import framing_of, open_run, run_names
-from unlearn_lib.panels.base import LABELLED, beside, bold, chart, framed, mark, sentences, show
+from unlearn_lib.networks import find_framing, open_run, run_names
+from unlearn_lib.panels.base import LABELLED, bold, chart, frame_panel, mark, show, show_errors, two_columns
 
 SHOWN = 12  # changed pictures
 
@@ -55,13 +55,13 @@ class ComparisonPanel:
         self.view.observe(lambda change: self._moved(self.draw), "value")
         self.refresh.on_click(lambda button: self.renew())
         controls = [self.refresh, self.status, self.label, self.summary]
-        rows = [self.first, self.second, beside(controls, [self.view, self.shown], least=13)]
-        self.widget = framed(title, "two runs side by side", rows, font)
+        rows = [self.first, self.second, two_columns(controls, [self.view, self.shown], least=13)]
+        self.widget = frame_panel(title, "two runs side by side", rows, font)
         self.compare()
 
     def renew(self) -> None:
         """Look for new runs, and judge the chosen two again, which may have been made anew."""
-        with sentences(self._tell, "Not found"):
+        with show_errors(self._tell, "Not found"):
             self._look()
             self.compare()
 
@@ -84,11 +84,11 @@ class ComparisonPanel:
             image.layout.display = "none"
         self.summary.value = ""
         self._tell("Looking at the test pictures ...")
-        with sentences(self._tell, "Not compared"):
+        with show_errors(self._tell, "Not compared"):
             names = "first run", "second run"
             forget = self._forgotten()
             given = [self._answers(name) for name in (self.first.value, self.second.value)]
-            confusions = [confusion_of(answers, self.labels, len(self.classes)) for answers in given]
+            confusions = [confusion_matrix(answers, self.labels, len(self.classes)) for answers in given]
             self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
             accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in self.blocks.values()]
             self.given = given
@@ -100,7 +100,7 @@ class ComparisonPanel:
             self.changed()
 
     def _moved(self, redraw: Callable[[], None]) -> None:
-        with sentences(self._tell, "Not shown"):
+        with show_errors(self._tell, "Not shown"):
             if self.given is not None:
                 redraw()
 
@@ -149,7 +149,7 @@ def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
     original, data = lab.train(), lab.dataset
 
     def likeness(config: dict) -> list:
-        framing = framing_of(lab.model, config.get("weights")) if config.get("model") == lab.model else None
+        framing = find_framing(lab.model, config.get("weights")) if config.get("model") == lab.model else None
         return [framing, *(config.get(key) for key in ("model", "data", "size", "classes"))]
 
     def names() -> list[str]:
@@ -159,13 +159,13 @@ def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
 
     @functools.lru_cache(maxsize=32)
     def answers_at(name: str, fingerprint: str) -> torch.Tensor:
-        return answers_of(lab.load(open_run(lab.root, name)), data)
+        return predict_classes(lab.load(open_run(lab.root, name)), data)
 
     def answers(name: str) -> torch.Tensor:
         return answers_at(name, open_run(lab.root, name).fingerprint())[opened]
 
     answers_at(original.name, original.fingerprint())  # now it is known which pictures open
-    opened = data.test.opened.nonzero().flatten()
+    opened = data.test.readable.nonzero().flatten()
     test = data.test.take(opened)
     return ComparisonPanel(
         lab.title,

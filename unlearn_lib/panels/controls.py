@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import ipywidgets as w
 
 from unlearn_lib.figures import MANY
-from unlearn_lib.panels.base import LABELLED, mark, row_of
+from unlearn_lib.panels.base import LABELLED, mark, side_by_side
 from unlearn_lib.zeroshot import METHODS, unlearning_numbers
 
 NUMBERS = ("lr", "epochs", "forget_weight")  # those that have a control; the method decides on the others
@@ -61,7 +61,7 @@ class Controls:
             column = w.Layout(align_items="center")
             cells = [w.VBox([*pair], layout=column) for pair in zip(pictures, cells, strict=True)]
             note = [w.HTML(PAINTED)]
-        box = row_of(cells)
+        box = side_by_side(cells)
         if len(cells) > MANY:
             box.layout.max_height, box.layout.overflow = "160px", "auto"
         return w.VBox([box, *note], layout=w.Layout(min_width="0"))

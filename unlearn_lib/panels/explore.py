@@ -12,7 +12,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from unlearn_lib.common import UserError
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import plot_growth_curves
-from unlearn_lib.panels.base import LABELLED, SHARP, beside, bold, framed, mark, png, sentences, trainable_layers
+from unlearn_lib.panels.base import (
+    LABELLED,
+    SHARP,
+    bold,
+    frame_panel,
+    mark,
+    png,
+    show_errors,
+    trainable_layers,
+    two_columns,
+)
 from unlearn_lib.zeroshot import RECIPES, check_impressions, follow_impression
 
 
@@ -46,8 +56,8 @@ class ImpressionExplorer:
             control.observe(lambda change: self.grow(), "value")
         self.step.observe(lambda change: self._moved(), "value")
         controls = [self.label, self.layer, self.recipe, self.step, self.play, self.status]
-        rows = [beside(controls, [self.picture, self.curves])]
-        self.widget = framed(title, "from noise to a class impression", rows, font)
+        rows = [two_columns(controls, [self.picture, self.curves])]
+        self.widget = frame_panel(title, "from noise to a class impression", rows, font)
         self.grow()
 
     def grow(self) -> None:
@@ -56,7 +66,7 @@ class ImpressionExplorer:
         self.growth = None
         for image in (self.picture, self.curves):
             image.layout.display = "none"
-        with sentences(self._tell, "Not made"):
+        with show_errors(self._tell, "Not made"):
             growth, self.states = self._follow(self.label.value, self.layer.value, self.recipe.value)
             self._base, self._axes = _drawn(growth)
             last = len(growth) - 1
@@ -67,7 +77,7 @@ class ImpressionExplorer:
             self.draw()
 
     def _moved(self) -> None:
-        with sentences(self._tell, "Not shown"):
+        with show_errors(self._tell, "Not shown"):
             self.draw()
 
     def draw(self) -> None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import ipywidgets as w
 import pandas as pd
 
-from unlearn_lib.common import followed
+from unlearn_lib.common import redirect_progress
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import plot_lab
-from unlearn_lib.panels.base import LABELLED, bold, chart, framed, mark, row_of, sentences, show
+from unlearn_lib.panels.base import LABELLED, bold, chart, frame_panel, mark, show, show_errors, side_by_side
 from unlearn_lib.presets import CHOICES, lab_grid, lab_run
 
 
@@ -31,8 +31,13 @@ class LabPanel:
             switch.style.button_width = "7em"
         mark(self, "lab", "live summary result picture")
         self.live.on_click(lambda button: self.run_live())
-        rows = [row_of([*self.switches.values()]), self.summary, row_of([self.live, self.result]), self.picture]
-        self.widget = framed(title, "the published update, mended switch by switch", rows, font)
+        rows = [
+            side_by_side([*self.switches.values()]),
+            self.summary,
+            side_by_side([self.live, self.result]),
+            self.picture,
+        ]
+        self.widget = frame_panel(title, "the published update, mended switch by switch", rows, font)
         self.show()
 
     def chosen(self) -> tuple:
@@ -42,7 +47,7 @@ class LabPanel:
     def show(self) -> None:
         """The chosen combination's outcome, in words and marked in the grid."""
         self.result.value = ""
-        with sentences(self._tell, "Not shown"):
+        with show_errors(self._tell, "Not shown"):
             row = self.grid.loc[self.chosen()]
             fa, ra = _percent(row["FA"]), _percent(row["RA"])
             self.summary.value = bold(f"Computed before: forget accuracy {fa}, retain accuracy {ra}.")
@@ -52,7 +57,7 @@ class LabPanel:
         """Run the chosen combination now and put the outcome beside the one computed before."""
         self.live.disabled = True
         self._tell("Running ...")
-        with sentences(self._tell, "Not run"):
+        with show_errors(self._tell, "Not run"):
             block = self._run(*self.chosen())
             fa, ra = (_percent(block[f"{part}_accuracy"]) for part in ("forget", "retain"))
             self._tell(f"Live: forget accuracy {fa}, retain accuracy {ra}.")
@@ -71,7 +76,7 @@ def lab_panel(lab: Experiment, *, samples: int = 50, epochs: int = 100, font: in
     grid = lab_grid(lab, samples=samples, epochs=epochs)
 
     def run(*chosen) -> dict:
-        with followed(lambda *bar: None):
+        with redirect_progress(lambda *bar: None):
             return lab_run(lab, *chosen, samples=samples, epochs=epochs)
 
     return LabPanel(lab.title, grid, run=run, font=font)

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, followed
-from unlearn_lib.data import batches_for
-from unlearn_lib.evaluation import SMALL, confusion_of, score
+from unlearn_lib.common import UserError, redirect_progress
+from unlearn_lib.data import iterate_batches
+from unlearn_lib.evaluation import SMALL, confusion_matrix, score
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY
 from unlearn_lib.networks import Run, split
@@ -47,7 +47,7 @@ class LiveNetwork:
         key = layer, default_recipe(method)
         if key not in self._impressions:
             self._impressions[key] = self._variant(choice["forget"]).impressions(layer, recipe=key[1], on_step=watch)
-        with followed(lambda *bar: None):
+        with redirect_progress(lambda *bar: None):
             return ZeroShotUnlearner(self.model, self._impressions[key], **choice, seed=self.lab.seed).unlearn(on_step)
 
     def judge(self, unlearned: nn.Module, choice: dict) -> tuple[dict, float | None]:
@@ -59,9 +59,9 @@ class LiveNetwork:
         masked = original.clone()
         masked[:, forget] = -torch.inf
         logits = {"original": original, "masked": masked, "unlearned": self._answer(unlearned, layer)}
-        good = self.data.test.opened
+        good = self.data.test.readable
         labels, k = self.data.test.labels[good], self.data.num_classes
-        blocks = {name: score(confusion_of(z[good].argmax(1), labels, k), forget) for name, z in logits.items()}
+        blocks = {name: score(confusion_matrix(z[good].argmax(1), labels, k), forget) for name, z in logits.items()}
         golden = self._variant(forget).finished_golden()
         if golden is None:
             return blocks | {"golden": None}, None
@@ -84,7 +84,7 @@ class LiveNetwork:
             code += f"-lr{rate}-w{choice['forget_weight']:g}-e{epochs}"
         version = "-".join(filter(None, (self.lab.version, code)))
         numbers = {name: value for name, value in choice.items() if name != "forget"} | {"epochs": epochs}
-        with followed(lambda *bar: None):
+        with redirect_progress(lambda *bar: None):
             return str(self._variant(choice["forget"]).unlearn(**numbers, version=version).path)
 
     def train_golden(self, choice: dict, on_step: Callable) -> None:
@@ -94,7 +94,7 @@ class LiveNetwork:
             if not on_step({"doing": f"Golden: {description}", "epoch": done, "epochs": total or 100}):
                 raise Stopped
 
-        with followed(tell):
+        with redirect_progress(tell):
             self._variant(choice["forget"]).golden()
 
     def thumbnails(self) -> list[bytes] | None:
@@ -119,8 +119,8 @@ class LiveNetwork:
         """Logits [N, K] of a network whose body, before `layer`, is the original's."""
         if layer not in self._features:
             body, _ = split(self.model, layer)
-            parts = batches_for(self.model, self.data.test.images, self.data)
-            with followed(lambda *bar: None):
+            parts = iterate_batches(self.model, self.data.test.images, self.data)
+            with redirect_progress(lambda *bar: None):
                 self._features[layer] = [body(part).clone() for part in parts]
         _, tail = split(net, layer)
         return torch.cat([tail(part).float().cpu() for part in self._features[layer]])

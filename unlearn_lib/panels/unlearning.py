@@ -13,7 +13,17 @@ import ipywidgets as w
 from unlearn_lib.common import check_forget
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import MANY, plot_histograms, plot_per_class
-from unlearn_lib.panels.base import beside, bold, chart, framed, mark, row_of, sentences, show, trainable_layers
+from unlearn_lib.panels.base import (
+    bold,
+    chart,
+    frame_panel,
+    mark,
+    show,
+    show_errors,
+    side_by_side,
+    trainable_layers,
+    two_columns,
+)
 from unlearn_lib.panels.controls import Controls
 from unlearn_lib.panels.live import LiveNetwork, Stopped
 from unlearn_lib.zeroshot import deep_layer
@@ -62,8 +72,8 @@ class UnlearningPanel:
         mark(self, "unlearn", "run stop reset save golden progress status numbers picture")
         self.controls.on_change = self._tell
         right = [self.status, self.picture, self.numbers]
-        rows = [self.controls.classes, row_of([*buttons, self.progress]), beside(self.controls.rows, right)]
-        self.widget = framed(title, "choose the classes to forget, then press Run", rows, font)
+        rows = [self.controls.classes, side_by_side([*buttons, self.progress]), two_columns(self.controls.rows, right)]
+        self.widget = frame_panel(title, "choose the classes to forget, then press Run", rows, font)
         self.set_back()
 
     def _buttons(self) -> list[w.Button]:
@@ -101,7 +111,7 @@ class UnlearningPanel:
         """Do the work in a thread, unless one is at work; whatever happens ends in a sentence and frees the buttons."""
 
         def guarded() -> None:
-            with sentences(self._tell, failure):
+            with show_errors(self._tell, failure):
                 work()
             self._free(True)
 

@@ -18,9 +18,18 @@ import pandas as pd
 import torch
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, followed, log, progress
-from unlearn_lib.sweep.grid import leaderboard, points_of, save_rows
-from unlearn_lib.sweep.points import Sweep, failed_row, forget_labs, is_trained, row_of, seeds_of, train, training_key
+from unlearn_lib.common import UserError, log, progress, redirect_progress
+from unlearn_lib.sweep.grid import expand_grid, leaderboard, save_rows
+from unlearn_lib.sweep.points import (
+    Sweep,
+    band_seeds,
+    failed_row,
+    forget_labs,
+    is_trained,
+    make_row,
+    train,
+    training_key,
+)
 
 DEATHS = 10  # of workers, until the task is held to be the cause
 WAIT = 20  # seconds for a scheduler to answer
@@ -45,13 +54,13 @@ def run_sweep(
     loopback address, between which the cores are shared out. audit: audit every point, golden's band over the grid's
     seeds. A point that fails is a row whose `error` is its sentence. Raises UserError for a grid that is none.
     """
-    points, data_root = points_of(grid), data_root or os.environ.get("UNLEARN_DATA")
+    points, data_root = expand_grid(grid), data_root or os.environ.get("UNLEARN_DATA")
     place = {"device": device, "version": version, "runs_root": str(networks.runs_root(runs_root).resolve())}
     place["data_root"] = data_root and str(Path(data_root).expanduser().resolve())
     threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
     sweep = Sweep(tuple(place.items()), audit, threads, name=uuid.uuid4().hex)
-    bands = [seeds_of(point, points) if audit else [point.get("seed", 0)] for point in points]
-    rows = {i: row for i, point in enumerate(points) if (row := row_of(sweep, point, bands[i]))}
+    bands = [band_seeds(point, points) if audit else [point.get("seed", 0)] for point in points]
+    rows = {i: row for i, point in enumerate(points) if (row := make_row(sweep, point, bands[i]))}
     missing = [i for i in range(len(points)) if i not in rows]
     log.info("sweep: %d points, %d of them there already", len(points), len(rows))
     if missing:
@@ -151,7 +160,7 @@ def _at_work(sweep: Sweep) -> Iterator[None]:
     tasks = dict(sweep.slots).get(get_address_host(get_worker().address), 1)
     share = max(1, (os.cpu_count() or 1) // tasks)
     torch.set_num_threads(min(share, sweep.threads or share))
-    with followed(lambda *_: None):
+    with redirect_progress(lambda *_: None):
         yield
 
 
@@ -165,4 +174,4 @@ def _point(sweep: Sweep, point: dict, seeds: list[int], *troubles: str | None) -
     if trouble := next(filter(None, troubles), None):
         return failed_row(point, trouble)
     with _at_work(sweep):
-        return row_of(sweep, point, seeds, make=True)
+        return make_row(sweep, point, seeds, make=True)

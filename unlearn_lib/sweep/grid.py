@@ -9,7 +9,7 @@ import pandas as pd
 
 from unlearn_lib.common import NotFound, UserError, read_text
 from unlearn_lib.experiment import Experiment
-from unlearn_lib.store import whole_file
+from unlearn_lib.store import atomic_file
 
 NAMED = ("model", "data", "forget", "method", "seed")  # stand in a run's name anyway
 NUMBERS = ("lr", "epochs", "batch_size", "forget_weight", "retain_weight")
@@ -20,7 +20,7 @@ TRAINING = {name for name, f in Experiment.__dataclass_fields__.items() if f.ini
 KEYS = TRAINING | {"forget", "method", *UNLEARNING}
 
 
-def points_of(grid: str | Path | dict | list[dict]) -> list[dict]:
+def expand_grid(grid: str | Path | dict | list[dict]) -> list[dict]:
     """The points of a grid, each once, in its order. Raises UserError where it is none."""
     if isinstance(grid, str | Path):
         grid = _read(Path(grid))
@@ -77,9 +77,9 @@ def _setting(value: object) -> object:
 def save_rows(rows: pd.DataFrame, path: Path) -> list[Path]:
     """Write the rows as CSV and Parquet, `path` with either ending, each whole or not at all."""
     files = [path.with_name(f"{path.name}.{ending}") for ending in ("csv", "parquet")]
-    with whole_file(files[0]) as file:
+    with atomic_file(files[0]) as file:
         rows.to_csv(file, index=False)
-    with whole_file(files[1]) as file:
+    with atomic_file(files[1]) as file:
         rows.to_parquet(file, index=False)
     return files
 

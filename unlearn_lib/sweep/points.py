@@ -33,7 +33,7 @@ def training_key(point: dict, forget: Iterable = ()) -> str:
     return json.dumps([{name: point[name] for name in sorted(TRAINING & point.keys())}, sorted(forget, key=str)])
 
 
-def seeds_of(point: dict, points: list[dict]) -> list[int]:
+def band_seeds(point: dict, points: list[dict]) -> list[int]:
     """The seeds with which the grid has a point's networks: golden's band."""
     same = training_key(point | {"seed": 0}, point["forget"])
     return sorted({p.get("seed", 0) for p in points if training_key(p | {"seed": 0}, p["forget"]) == same})
@@ -59,7 +59,7 @@ def train(sweep: Sweep, key: str) -> str | None:
         return _sentence(error)
 
 
-def row_of(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -> dict | None:
+def make_row(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -> dict | None:
     """The row of a point, audited with a band of `seeds`: of the run that is there, or made; None where neither is."""
     try:
         lab = _lab(sweep, training_key(point, point["forget"]))

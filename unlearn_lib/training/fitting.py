@@ -11,8 +11,8 @@ from torch import nn
 from unlearn_lib.common import UserError, as_number, check_classes, check_positive, log, pick_device, progress
 from unlearn_lib.data import Data
 from unlearn_lib.networks import load_state
-from unlearn_lib.store import digest, kept
-from unlearn_lib.team import team
+from unlearn_lib.store import digest, load_kept
+from unlearn_lib.team import process_group
 from unlearn_lib.training.loop import Training, check_batch
 
 PRECISIONS = ("float32", "bfloat16")
@@ -56,10 +56,10 @@ def fit(
     key = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "label_smoothing": label_smoothing, "seed": seed}
     key |= {"weight_decay": weight_decay, "forget": forget, "data": data.fingerprint}
     key |= {"network": digest(str(model), model.state_dict())} | ({"precision": precision} if precision else {})
-    if (crew := team()).size > 1:
+    if (crew := process_group()).size > 1:
         key["processes"] = crew.size  # which sum in another order
     check_batch(model, batch_size, crew.size)
-    found = None if checkpoint is None else kept(checkpoint, key, strict=True)
+    found = None if checkpoint is None else load_kept(checkpoint, key, strict=True)
     task = crew.share((model, data, key, device, found))  # the first process's
     history = _fit(*task, None if crew.rank else checkpoint, save_every)
     if task[0] is not model:
@@ -70,7 +70,7 @@ def fit(
 
 def help_training() -> None:
     """Take part in the trainings of the first process until it dismisses its helpers."""
-    while (task := team().share(None)) is not None:
+    while (task := process_group().share(None)) is not None:
         with suppress(UserError):  # which the first process tells
             _fit(*task)
 
@@ -80,7 +80,12 @@ def _fit(
 ) -> dict[str, list[float]]:
     """`fit` in one process of the team; the numbers stand in the checkpoint's key, `found` is what it held."""
     forget, epochs, batch_size, seed = (key[name] for name in ("forget", "epochs", "batch_size", "seed"))
-    train, val, device, crew = data.train.without(forget), data.val.without(forget), pick_device(device), team()
+    train, val, device, crew = (
+        data.train.without(forget),
+        data.val.without(forget),
+        pick_device(device),
+        process_group(),
+    )
     model.to(device)
     training = Training(model, data, forget, key["label_smoothing"], key.get("precision"), crew)
     training.prepare(key["lr"], key["weight_decay"], epochs * -(-len(train) // batch_size))

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.data import Data, Split, logits_of
-from unlearn_lib.networks import check_logits, layout_of, load_state
-from unlearn_lib.store import keep
+from unlearn_lib.common import UserError, fast_arithmetic, get_device
+from unlearn_lib.data import Data, Split, predict_logits
+from unlearn_lib.networks import check_logits, find_memory_format, load_state
+from unlearn_lib.store import save_kept
 from unlearn_lib.team import Team
 
 HISTORY = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds")
@@ -30,9 +30,9 @@ class Training:
 
     def prepare(self, lr: float, weight_decay: float, steps: int) -> None:
         """The optimiser, its schedule, an empty history; the best weights so far are those of the start."""
-        device = device_of(self.model)
+        device = get_device(self.model)
         self.model.to(memory_format=torch.channels_last)
-        self.layout = layout_of(self.model.eval(), torch.zeros(2, *self.data.shape, device=device))
+        self.layout = find_memory_format(self.model.eval(), torch.zeros(2, *self.data.shape, device=device))
         self.model.to(memory_format=self.layout)
         self.parameters = parameters = [p for p in self.model.parameters() if p.requires_grad]
         if not parameters:
@@ -103,8 +103,8 @@ class Training:
         if (size := self.crew.size) > 1 and len(val) >= size:
             val = val.take(torch.arange(self.crew.rank, len(val), size))
         with fast_arithmetic(self.allowed.device, self.precision):
-            logits = logits_of(self.model, val.images, self.data)[val.opened]
-        labels, count = val.labels[val.opened], val.opened.sum()
+            logits = predict_logits(self.model, val.images, self.data)[val.readable]
+        labels, count = val.labels[val.readable], val.readable.sum()
         means = torch.stack((F.cross_entropy(logits, labels), (logits.argmax(1) == labels).float().mean()))
         if size > 1:
             means, count = self.crew.total(means.nan_to_num() * count), self.crew.total(count)
@@ -127,7 +127,7 @@ class Training:
         parts |= {f"optimiser.{i}": entry for i, entry in state["state"].items()}
         tensors = {f"{part}.{name}": t for part, entries in parts.items() for name, t in entries.items()}
         facts = {"history": self.history, "schedule": self.schedule.state_dict(), "groups": state["param_groups"]}
-        keep(path, key, tensors, facts)
+        save_kept(path, key, tensors, facts)
 
     def resume(self, tensors: dict[str, torch.Tensor], facts: dict) -> None:
         """Put everything back as a checkpoint has it."""

@@ -3,9 +3,9 @@
 Nothing here takes pictures, loaders or statistics of real data, or can reach a room that does.
 """
 
-from unlearn_lib.zeroshot.carrying import CARRIED, carry_over, carry_over_sentence
+from unlearn_lib.zeroshot.carrying import CARRY_OVER_LIMITS, carry_over, describe_carry_over
 from unlearn_lib.zeroshot.deep import ANEW, deep_layer, inner_layers
-from unlearn_lib.zeroshot.drawn import draw
+from unlearn_lib.zeroshot.drawn import draw_pictures
 from unlearn_lib.zeroshot.heads import closed_form, soft_targets
 from unlearn_lib.zeroshot.impressions import (
     Impressions,

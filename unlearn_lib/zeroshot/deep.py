@@ -16,7 +16,7 @@ features may tell more there, since what they tell is none of F. At the head's i
 - made anew: what starts at the original keeps F in its features, since no loss asks for them (probe 59 of 59.5).
 - the code: the masked original's logits tell F by themselves (a probe on them finds 57 of 60 %), its softmax does not
   (25), so that a student that learns answers alone learns F with them.
-- drawn pictures: the loss holds on what the student sees; impressions are too few kinds of pictures (`fare`).
+- drawn pictures: the loss holds on what the student sees; impressions are too few kinds of pictures (`drawn_inputs`).
 
 Distillation without data: Frank and Davis, CVPR 2025. The masked teacher: DELETE, Zhou et al., CVPR 2025. The code is
 new here; a bottleneck of the answers is what concept bottlenecks are (Koh et al., ICML 2020).
@@ -29,8 +29,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.networks import plain, split, splittable_layers, traced_once
+from unlearn_lib.common import UserError, fast_arithmetic, get_device
+from unlearn_lib.networks import split, splittable_layers, traced_once, unwrap
 
 PULL, HEAD, HINGE = 1.0, 10.0, 0.1
 FLOOR, FALL = (0.4, 0.05), 0.7  # from the one to the other, in the first 70 % of training
@@ -55,7 +55,7 @@ def inner_layers(model: nn.Module, layer: str) -> list[str]:
 
 
 @traced_once()
-def unpulled(model: nn.Module) -> list[str]:
+def find_uncoded_heads(model: nn.Module) -> list[str]:
     """The layers with weights behind the last cut that take another input: heads, where there is more than one."""
     _, tail = split(model, last := _weighty(model)[-1])
     found = [name for name, part in tail.named_modules() if _has_weights(part)]
@@ -73,12 +73,12 @@ def _has_weights(part: nn.Module) -> bool:
     return not list(part.children()) and any(p.dim() > 1 for p in part.parameters())
 
 
-def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
+def reinitialised_from(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
     """A copy of the model with all layers from `layer` on made anew, from the seed; what is before keeps its bits.
 
     Parameters that belong to no layer (tokens, positions, scales of a branch) begin as they were.
     """
-    student = copy.deepcopy(plain(model)).eval().requires_grad_(False)
+    student = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
     _, tail = split(student, layer)
     inside = set(tail.parameters())
     with torch.random.fork_rng():
@@ -96,14 +96,14 @@ def renewed(model: nn.Module, layer: str, seed: int = 0) -> nn.Module:
     return student
 
 
-def codes_of(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor) -> dict[str, tuple]:
+def make_codes(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor) -> dict[str, tuple]:
     """For each layer after `layer` the code M [K, D] and the size s of the original's features for inputs x.
 
     M_r is 1 on the D / R coordinates that class r owns, in the order of the classes; a row of F is 0.
     """
     _, tail = split(model, layer)
     with torch.no_grad():
-        _, features = watched(tail, inner_layers(model, layer))(x[:LENGTH])
+        _, features = with_features(tail, inner_layers(model, layer))(x[:LENGTH])
     retain, codes = (~forget).nonzero()[:, 0].tolist(), {}
     for name, h in features.items():
         h = h.flatten(1).float()
@@ -114,7 +114,7 @@ def codes_of(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor
     return codes
 
 
-def watched(tail: fx.GraphModule, layers: Collection[str]) -> fx.GraphModule:
+def with_features(tail: fx.GraphModule, layers: Collection[str]) -> fx.GraphModule:
     """The tail as a network that gives its logits and, by name, what enters each of `layers`."""
     graph, copies = fx.Graph(), {}
     z = graph.graph_copy(tail.graph, copies)
@@ -128,7 +128,7 @@ def _entering(graph: fx.Graph, layer: str) -> fx.Node:
     return next(source for node in nodes for source in node.all_input_nodes if source.op != "get_attr")
 
 
-def pull_loss(
+def code_loss(
     h: torch.Tensor, q: torch.Tensor, mass: torch.Tensor, floor: float, code: torch.Tensor, size: float
 ) -> torch.Tensor:
     """R mean[(g + e (1 - g)) |h / s - q M|^2] for features h [N, ...], g = `mass` [N], e = `floor`."""
@@ -141,7 +141,7 @@ def hinge_loss(z: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
     return F.relu(z[:, forget].amax(1) - z[:, ~forget].amin(1) + 2).mean()
 
 
-def lessons(
+def train_student(
     model: nn.Module,
     student: nn.Module,
     layer: str,
@@ -155,14 +155,14 @@ def lessons(
     retain_weight: float = 1.0,
     seed: int = 0,
 ) -> Iterator[tuple[float, float]]:
-    """Teach a student, `renewed` from `layer` on, what the masked model answers for inputs x of the layer.
+    """Teach a student, `reinitialised_from` from `layer` on, what the masked model answers for inputs x of the layer.
 
     forget: bool [K]. AdamW, one cycle; the inputs are drawn by the inverse square root of how many have their answer, a
     share of them mixed. Yields each epoch's mean forget and retain loss, the terms of w_f and w_r above.
     """
-    (_, teacher), (_, tail), device = split(model, layer), split(student, layer), device_of(model)
-    codes = codes_of(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget)
-    generator, seen = torch.Generator().manual_seed(seed), watched(tail, codes)
+    (_, teacher), (_, tail), device = split(model, layer), split(student, layer), get_device(model)
+    codes = make_codes(model, layer, x[torch.linspace(0, len(x) - 1, LENGTH).long()].to(device), forget)
+    generator, seen = torch.Generator().manual_seed(seed), with_features(tail, codes)
     with torch.no_grad():
         answers = torch.cat([teacher(part.to(device)).argmax(1).cpu() for part in x.split(500)])
     chances = answers.bincount().clamp_min(1).double().rsqrt()[answers]
@@ -173,8 +173,8 @@ def lessons(
         floor = FLOOR[0] + (FLOOR[1] - FLOOR[0]) * min(1.0, epoch / (FALL * epochs))
         sums = torch.zeros(2)
         for index in torch.multinomial(chances, steps * batch_size, True, generator=generator).view(steps, -1):
-            inputs = mixed(x[index], generator).to(device)
-            forget_loss, retain_loss = lesson(teacher, seen, inputs, forget, codes, floor)
+            inputs = mix_inputs(x[index], generator).to(device)
+            forget_loss, retain_loss = student_losses(teacher, seen, inputs, forget, codes, floor)
             optimiser.zero_grad()
             (forget_weight * forget_loss + retain_weight * retain_loss).backward()
             optimiser.step()
@@ -183,10 +183,13 @@ def lessons(
         yield tuple(sums.tolist())
 
 
-def lesson(
+def student_losses(
     teacher: nn.Module, student: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The terms of w_f and of w_r for a batch x and a student that is `watched`; the codes' last layer is the head."""
+    """Return the terms of w_f and w_r for a batch x and a student made by `with_features`.
+
+    The last code is the head's.
+    """
     with fast_arithmetic(x.device):
         with torch.no_grad():
             z0 = teacher(x).float()
@@ -194,11 +197,11 @@ def lesson(
     log_q = z0.masked_fill(forget, -torch.inf).log_softmax(1)
     q, mass, z = log_q.exp(), z0.softmax(1)[:, forget].sum(1), z.float()
     retain_loss = (q * (log_q - z.log_softmax(1))).masked_fill(forget, 0).sum(1).mean()
-    pulls = [pull_loss(features[name], q, mass, floor, *code) for name, code in codes.items()]
+    pulls = [code_loss(features[name], q, mass, floor, *code) for name, code in codes.items()]
     return PULL * (sum(pulls[:-1]) + HEAD * pulls[-1]) + HINGE * hinge_loss(z, forget), retain_loss
 
 
-def mixed(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def mix_inputs(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """A batch whose first inputs, a share MIXED of them, are mixed with others, up to half and half (mixup)."""
     n = int(MIXED * len(x))
     share = torch.rand(n, *[1] * (x.dim() - 1), generator=generator) / 2

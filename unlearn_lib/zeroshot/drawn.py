@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, device_of, fast_arithmetic
-from unlearn_lib.networks import dry_run, feasible_at, layout_of, split
+from unlearn_lib.common import UserError, fast_arithmetic, get_device
+from unlearn_lib.networks import feasible_inputs, find_memory_format, run_on_zeros, split
 
 PART = 500  # pictures drawn at once
 CLUTTER, PARTS, COLOURS = 5, 6, 6  # shapes behind the object, parts of the object, colours of a palette
@@ -21,7 +21,7 @@ DRAWN, TURNED = 40, 12  # pictures drawn, and turned into a class, for each impr
 STEPS, STEP = 6, 0.027  # of turning; a step in shares of the pixels' range
 
 
-def draw(count: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+def draw_pictures(count: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
     """`count` pictures uint8 [count, C, H, W] of `shape` (C, H, W): strokes in one channel, scenes in more.
 
     The same seed, the same pictures, and of more of them the first are the same.
@@ -44,8 +44,11 @@ def scenes(n: int, shape: tuple[int, int, int], generator: torch.Generator) -> t
     y, x = (torch.linspace(-1, 1, size) * size / side for size in (height, width))
     grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
     palette, texture = _palette(draws, channels), _texture(draws, height, width)
-    turn = draws.normal(2)
-    along = torch.einsum("nc,chw->nhw", F.normalize(turn, dim=1), grid) - draws.uniform(-0.6, 0.6)[:, None, None]
+    turn_towards_classes = draws.normal(2)
+    along = (
+        torch.einsum("nc,chw->nhw", F.normalize(turn_towards_classes, dim=1), grid)
+        - draws.uniform(-0.6, 0.6)[:, None, None]
+    )
     sharp = torch.where(draws.uniform(0, 1) < 0.4, 12.0, 0.7)[:, None, None]  # a horizon or a slope
     mix = (0.5 + sharp * along).clamp(0, 1)[:, None]
     plain = (draws.uniform(0, 1) < 0.25)[:, None, None, None]
@@ -157,7 +160,7 @@ class _Draws:
         return torch.randn(self.n, *size, generator=self.generator)
 
 
-def fare(
+def drawn_inputs(
     model: nn.Module, layer: str, samples: int, seed: int = 0, memory: int = 2**29, follow: Callable | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """What enters `layer` for drawn pictures and for pixel impressions that start from them, x [N, *shape], and the
@@ -166,23 +169,25 @@ def fare(
     DRAWN x samples pictures a class are drawn, TURNED x samples turned into each class, fewer where all would take
     more than `memory` bytes. Raises UserError where the model does not tell the range of its pixels.
     """
-    low, high = feasible_at(model, "input").bounds
+    low, high = feasible_inputs(model, "input").bounds
     if not (low > -torch.inf and high < torch.inf):
         raise UserError("model: it does not tell the range of its pixels; set its input_range = (lowest, highest)")
     body, tail = split(model, layer)
-    k, size = dry_run(model, model).shape[1], torch.Size(model.input_shape).numel()
+    k, size = run_on_zeros(model, model).shape[1], torch.Size(model.input_shape).numel()
     share = min(1.0, memory / (samples * k * (DRAWN + TURNED) * size))
-    pictures = draw(max(1, round(share * DRAWN * samples * k)), tuple(model.input_shape), seed)
-    device = device_of(model)
-    answers = through(model, pictures, (low, high), device)
-    turned = turn(model, pictures, answers, max(1, round(share * TURNED * samples)), (low, high), seed, follow)
-    x = through(body, torch.cat([pictures, turned]), (low, high), device)
+    pictures = draw_pictures(max(1, round(share * DRAWN * samples * k)), tuple(model.input_shape), seed)
+    device = get_device(model)
+    answers = forward_in_batches(model, pictures, (low, high), device)
+    turned = turn_towards_classes(
+        model, pictures, answers, max(1, round(share * TURNED * samples)), (low, high), seed, follow
+    )
+    x = forward_in_batches(body, torch.cat([pictures, turned]), (low, high), device)
     labels = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(PART)])
     order = labels.argsort(stable=True)
     return x[order], labels[order]
 
 
-def turn(
+def turn_towards_classes(
     net: nn.Module,
     pictures: torch.Tensor,
     answers: torch.Tensor,
@@ -200,7 +205,7 @@ def turn(
     generator, (low, high), k = torch.Generator().manual_seed(seed), bounds, answers.shape[1]
     best = torch.cat([p.topk(min(count, len(p))).indices for p in answers.log_softmax(1).T])
     goals = torch.arange(k).repeat_interleave(len(best) // k)
-    order, device, made = torch.randperm(len(best), generator=generator), device_of(net), []
+    order, device, made = torch.randperm(len(best), generator=generator), get_device(net), []
     for start, goal in zip(best[order].split(PART), goals[order].split(PART), strict=True):
         mixed = torch.rand(len(goal), 1, generator=generator) < 0.5
         share = (0.5 + 0.5 * torch.rand(len(goal), 1, generator=generator)).where(mixed, torch.ones(()))
@@ -227,11 +232,13 @@ def _as_taken(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float
     """uint8 pictures as a network takes them, float32 from the lowest to the highest value of its pixels."""
     low, high = bounds
     x = low + pictures.to(device).float() * ((high - low) / 255)
-    return x.contiguous(memory_format=layout_of(net, x[:2]))
+    return x.contiguous(memory_format=find_memory_format(net, x[:2]))
 
 
 @torch.no_grad()
-def through(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device) -> torch.Tensor:
+def forward_in_batches(
+    net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device
+) -> torch.Tensor:
     """What a network gives, float32 on the CPU, for uint8 pictures."""
     made = []
     for part in pictures.split(PART):

@@ -77,10 +77,10 @@ def along_targets(head: nn.Linear, x0: torch.Tensor, targets: torch.Tensor, feas
     rise = direction @ head.weight.T
 
     def slope(t: torch.Tensor) -> torch.Tensor:
-        p = head(feasible.pull(torch.addcmul(x0, t, direction))).softmax(1)
+        p = head(feasible.project(torch.addcmul(x0, t, direction))).softmax(1)
         return ((p - targets) * rise).sum(1, keepdim=True)
 
-    return feasible.pull(torch.addcmul(x0, _root(slope, x0, 3), direction))
+    return feasible.project(torch.addcmul(x0, _root(slope, x0, 3), direction))
 
 
 @torch.no_grad()
@@ -95,11 +95,11 @@ def closed_form(
     goal = torch.tensor(target).logit().item()
 
     def excess(t: torch.Tensor) -> torch.Tensor:
-        z = head(feasible.pull(torch.addcmul(x0, t, direction)))
+        z = head(feasible.project(torch.addcmul(x0, t, direction)))
         reached = z.gather(1, labels[:, None])
         return reached - z.scatter_(1, labels[:, None], -torch.inf).logsumexp(1, keepdim=True) - goal
 
-    return feasible.pull(torch.addcmul(x0, _root(excess, x0, SECANTS), direction))
+    return feasible.project(torch.addcmul(x0, _root(excess, x0, SECANTS), direction))
 
 
 def _root(rising: Callable[[torch.Tensor], torch.Tensor], x0: torch.Tensor, secants: int) -> torch.Tensor:
@@ -119,7 +119,7 @@ def _root(rising: Callable[[torch.Tensor], torch.Tensor], x0: torch.Tensor, seca
     return t
 
 
-def linear_of(tail: fx.GraphModule) -> nn.Linear | None:
+def find_linear_tail(tail: fx.GraphModule) -> nn.Linear | None:
     """The tail's linear layer, where the tail does nothing else with the copy of its input."""
     modules = [tail.get_submodule(node.target) for node in tail.graph.nodes if node.op == "call_module"]
     alone = len(tail.graph.nodes) == 4  # input, copy, layer, output

@@ -12,21 +12,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, as_number, check_classes, device_of
+from unlearn_lib.common import UserError, as_number, check_classes, get_device
 from unlearn_lib.networks import (
     Feasible,
-    at_pixels,
-    check_foreign,
-    dry_run,
-    feasible_at,
+    check_network,
+    feasible_inputs,
     find_head,
-    layer_shape,
-    plain,
+    input_shape_of,
+    run_on_zeros,
     split,
     splittable_layers,
+    takes_pixels,
     traced_once,
+    unwrap,
 )
-from unlearn_lib.zeroshot.drawn import fare
+from unlearn_lib.zeroshot.drawn import drawn_inputs
 from unlearn_lib.zeroshot.heads import soft_targets
 from unlearn_lib.zeroshot.recipes import RECIPES, STEPS, optimise
 
@@ -59,13 +59,14 @@ def make_impressions(
     """Make `samples` impressions of each class at the input of `layer` (`input`: pixels; None: see `default_layer`).
 
     natural: argmin_x CE(tail(x), y), y ambiguous as answers to pictures are, see `soft_targets`, x what can enter the
-    layer (`feasible_at`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its own
-    strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves few steps to do.
+    layer (`feasible_inputs`); pixels are also smooth (total variation, jitter). Each starts from feasible noise of its
+    own strength, up to `noise`; at a linear head from the best point along sum_k y_k w_k, which leaves few steps to do.
     calibrated: argmin_x CE(tail(x), c) + 2e-4 |x|^2, label smoothing 0.05, so that p_c ends near 0.95; otherwise alike.
     At a linear head the start is the closed form x0 + t (w_c - mean w).
-    deepinversion: pixels; what enters each BatchNorm also comes near its statistics, see `invert` (Yin et al. 2020).
+    deepinversion: pixels; what enters each BatchNorm also comes near its statistics, see `deep_inversion`
+    (Yin et al. 2020).
     published: 1,000 steps of Adam up one logit, without bound (Simonyan et al. 2013, Mopuri et al. 2018).
-    drawn: what enters the layer for pictures drawn from the seed, see `fare`; `samples` decides on how many.
+    drawn: what enters the layer for pictures drawn from the seed, see `drawn_inputs`; `samples` decides on how many.
     All classes x samples are optimised together, in chunks of about `memory` bytes besides the result; Adam works
     coordinate by coordinate, so that this gives what one-by-one optimisation gives. classes: indices, all by default.
     on_step: called with step and chunk, before the first (0) and after each.
@@ -75,13 +76,13 @@ def make_impressions(
     if recipe == "drawn":
         if classes is not None:
             raise UserError(f"classes: {classes} given; drawn pictures have the classes that the model gives them")
-        drawn = fare(model, layer, samples, seed, memory, on_step)
+        drawn = drawn_inputs(model, layer, samples, seed, memory, on_step)
         return Impressions(layer, *drawn, recipe, time.perf_counter() - begin)
     steps = as_number("steps", STEPS[recipe] if steps is None else steps)
-    (_, tail), device, shape = split(model, layer), device_of(model), layer_shape(model, layer)
-    feasible, k = feasible_at(model, layer), dry_run(plain(model), model).shape[1]
+    (_, tail), device, shape = split(model, layer), get_device(model), input_shape_of(model, layer)
+    feasible, k = feasible_inputs(model, layer), run_on_zeros(unwrap(model), model).shape[1]
     labels = torch.tensor(check_classes(range(k) if classes is None else classes, k)).repeat_interleave(samples)
-    like = {"pixels": at_pixels(model, layer)}
+    like = {"pixels": takes_pixels(model, layer)}
     x = _start(len(labels), shape, recipe, feasible, seed, noise * (0.2 if like["pixels"] else 1))
     draws, rows = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3)), _head_rows(model, k)
     chunk = max(1, memory // (4 * _numbers_per_sample(tail, shape, device)))
@@ -100,9 +101,9 @@ def _start(n: int, shape: tuple[int, ...], recipe: str, feasible: Feasible, seed
     x = torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
     if recipe == "natural":  # faint ones are all signal, the hardest to unlearn
         strength = torch.rand(n, *[1] * len(shape), generator=torch.Generator().manual_seed(seed + 1))
-        return feasible.pull(feasible.pull(x).mul_(noise * strength))
+        return feasible.project(feasible.project(x).mul_(noise * strength))
     # the others faint and sparse, as after a ReLU; pixels fainter still
-    return x if recipe == "published" else feasible.pull(feasible.pull(x).mul_(0.7 if noise == 1 else 0.1))
+    return x if recipe == "published" else feasible.project(feasible.project(x).mul_(0.7 if noise == 1 else 0.1))
 
 
 def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe: str, steps: int | None) -> str | None:
@@ -111,11 +112,11 @@ def check_impressions(model: nn.Module, layer: str | None, samples: int, recipe:
         raise UserError(f"recipe: {recipe!r} given; {' or '.join(RECIPES)} or drawn is accepted")
     if as_number("samples", samples) < 1 or (steps is not None and as_number("steps", steps) < 0):
         raise UserError(f"samples, steps: {samples}, {steps} given; at least 1 and 0 are accepted")
-    check_foreign(model, type(model).__name__)
+    check_network(model, type(model).__name__)
     if layer is not None:
         split(model, layer := str(layer))
     norms = any(isinstance(m, nn.BatchNorm2d) and m.track_running_stats for m in model.modules())
-    if recipe == "deepinversion" and not (norms and layer is not None and at_pixels(model, layer)):
+    if recipe == "deepinversion" and not (norms and layer is not None and takes_pixels(model, layer)):
         raise UserError(
             f"recipe: deepinversion given, at layer {layer} of {type(model).__name__}; it is for the pixels (input) of "
             "networks with BatchNorm2d"
@@ -131,8 +132,8 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     the class's logit over the next; norm: mean |x|; spread: its standard deviation over its mean; infeasible: share of
     coordinates that cannot enter the layer; cosine: mean over pairs of one class (1 means one point).
     """
-    (_, tail), feasible = split(model, impressions.layer), feasible_at(model, impressions.layer)
-    device, labels = device_of(model), impressions.labels
+    (_, tail), feasible = split(model, impressions.layer), feasible_inputs(model, impressions.layer)
+    device, labels = get_device(model), impressions.labels
     z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
     log_p = z.log_softmax(1)
     entropy, reached = -(log_p.exp() * log_p).sum(1), z.argmax(1) == labels
@@ -141,7 +142,7 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     rows = {}
     for label in labels.unique():
         chosen = labels == label
-        outside = feasible.outside(impressions.x[chosen].float())
+        outside = feasible.is_infeasible(impressions.x[chosen].float())
         x = impressions.x[chosen].flatten(1).float()
         n, norms, total = len(x), x.norm(dim=1), F.normalize(x).sum(0).square().sum().item()
         rows[int(label)] = {
@@ -182,7 +183,7 @@ def responsive_layers(
     Of more than ten classes, ten spread evenly are tried, with as many impressions each.
     One row a layer, in order: reached (share, argmax), responsive, learnable (the layer has weights), shape.
     """
-    rows, k = {}, dry_run(model.eval(), model).shape[1]
+    rows, k = {}, run_on_zeros(model.eval(), model).shape[1]
     classes = {round(i * (k - 1) / 9) for i in range(10)} if k > 10 else range(k)
     for layer in layers or leaf_layers(model):
         impressions = make_impressions(model, layer, samples=tries, recipe="calibrated", seed=seed, classes=classes)

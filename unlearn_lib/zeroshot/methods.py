@@ -28,7 +28,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, as_number, check_classes, check_positive
-from unlearn_lib.networks import find_head, plain, shares_weights, traced_once
+from unlearn_lib.networks import find_head, shares_weights, traced_once, unwrap
 from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
 from unlearn_lib.zeroshot.impressions import check_impressions
 
@@ -42,7 +42,7 @@ MASKED = -1e4  # finite, so that losses stay defined
 
 def mask(model: nn.Module, forget: Collection[int]) -> nn.Module:
     """A copy of the model that never answers with a forget class: w_u = 0, b_u = -1e4 in the head."""
-    model = copy.deepcopy(plain(model)).eval()
+    model = copy.deepcopy(unwrap(model)).eval()
     head = model.get_submodule(find_head(model))
     forget = check_classes(forget, head.out_features)
     if head.bias is None:
@@ -81,7 +81,7 @@ class Switches:
     weights: bool = False
 
 
-def losses_of(
+def batch_losses(
     method: str,
     logits: torch.Tensor,
     original: torch.Tensor,
@@ -114,7 +114,7 @@ def default_recipe(method: str = METHODS[0]) -> str:
 def unlearning_numbers(method: str, given: dict) -> dict:
     """The method's numbers, those that are `given` (and not None) put in their place. Raises UserError on others.
 
-    A learning rate of None is left to the unlearner, see `default_rate`.
+    A learning rate of None is left to the unlearner, see `default_learning_rate`.
     """
     unknown = sorted(given.keys() - NUMBERS.keys())
     if unknown:

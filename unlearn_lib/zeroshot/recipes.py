@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, device_of, fast_arithmetic
+from unlearn_lib.common import UserError, fast_arithmetic, get_device
 from unlearn_lib.networks import Feasible
-from unlearn_lib.zeroshot.heads import linear_of, start_at_head
+from unlearn_lib.zeroshot.heads import find_linear_tail, start_at_head
 
 RECIPE_VERSION = 6  # goes up when a recipe, or a method on its impressions, gives other bits
 RECIPES = ("natural", "calibrated", "published", "deepinversion")
@@ -30,16 +30,16 @@ def optimise(
     follow: Follow | None = None,
     **like,
 ) -> torch.Tensor:
-    """x [N, *shape] made impressions of `labels` by a recipe; `like` goes to `calibrate`."""
+    """x [N, *shape] made impressions of `labels` by a recipe; `like` goes to `optimise_calibrated`."""
     follow = follow or (lambda step, x: None)
     if recipe == "published":
-        return publish(tail, x, labels, steps, follow)
+        return ascend_logit(tail, x, labels, steps, follow)
     if recipe == "deepinversion":
-        return invert(tail, x, labels, steps, follow, feasible.bounds)
-    return calibrate(tail, x, labels, steps, follow, feasible, **like)
+        return deep_inversion(tail, x, labels, steps, follow, feasible.bounds)
+    return optimise_calibrated(tail, x, labels, steps, follow, feasible, **like)
 
 
-def calibrate(
+def optimise_calibrated(
     tail: nn.Module,
     x: torch.Tensor,
     labels: torch.Tensor,
@@ -56,30 +56,30 @@ def calibrate(
     pixels: + total variation, and the picture moved by up to two pixels in each step. At a linear head see
     `start_at_head`.
     """
-    head, lr = linear_of(tail), 0.05
+    head, lr = find_linear_tail(tail), 0.05
     goal, smoothing, shrink = (labels, SMOOTHING, 2e-4) if targets is None else (targets, 0.0, 0.0)
     if head is not None:
         x, most, lr = start_at_head(head, x, labels, targets, feasible)
         steps = min(steps, most)
     optimiser, generator = torch.optim.Adam([x.requires_grad_(True)], lr=lr), torch.Generator().manual_seed(0)
-    follow(0, feasible.outer(x.detach()))
+    follow(0, feasible.to_inputs(x.detach()))
     for step in range(steps):
         shown = x
         if pixels:
             shown = x.roll(tuple(torch.randint(-2, 3, (2,), generator=generator).tolist()), (2, 3))
-        loss = F.cross_entropy(tail(feasible.outer(shown)), goal, label_smoothing=smoothing, reduction="sum")
+        loss = F.cross_entropy(tail(feasible.to_inputs(shown)), goal, label_smoothing=smoothing, reduction="sum")
         loss = loss + shrink * x.square().sum()
         if pixels:
             loss = loss + 2e-3 * (x.diff(dim=2).abs().sum() + x.diff(dim=3).abs().sum())
         (x.grad,) = torch.autograd.grad(loss, x)
         optimiser.step()
         with torch.no_grad():
-            feasible.pull(x)
-        follow(step + 1, feasible.outer(x.detach()))
-    return feasible.outer(x.detach())
+            feasible.project(x)
+        follow(step + 1, feasible.to_inputs(x.detach()))
+    return feasible.to_inputs(x.detach())
 
 
-def invert(
+def deep_inversion(
     net: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, follow: Follow, bounds: tuple[float, float]
 ) -> torch.Tensor:
     """argmin_x CE(net(x), c) + STATISTICS x distance + ROUGHNESS x total variation (DeepInversion), x [N, C, H, W].
@@ -104,7 +104,7 @@ def invert(
         return whole + (whole.clamp(*bounds) - whole).detach()  # its gradient goes on where it is cut off
 
     follow(0, x)
-    with watched_statistics(net) as distances:
+    with batchnorm_distances(net) as distances:
         for step in range(steps):
             picture, moves = painted(), torch.randint(-most, most + 1, (2,), generator=generator).tolist()
             with fast_arithmetic(x.device):
@@ -121,7 +121,7 @@ def invert(
     return painted().detach()
 
 
-def publish(tail: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, follow: Follow) -> torch.Tensor:
+def ascend_logit(tail: nn.Module, x: torch.Tensor, labels: torch.Tensor, steps: int, follow: Follow) -> torch.Tensor:
     """argmax_x z_c(x) by Adam from x [N, *shape], without bound (Simonyan et al. 2013, Mopuri et al. 2018)."""
     x.requires_grad_(True)
     optimiser = torch.optim.Adam([x], lr=0.1)
@@ -140,15 +140,15 @@ def statistics_distance(model: nn.Module, x: torch.Tensor) -> float:
     mu, s2: mean and variance, by channel, of what enters l for the batch x [N, C, H, W]; mu_l, s2_l: the running ones.
     The numerator is DeepInversion's (Yin et al. 2020, eq. 4); the share makes networks of any depth comparable.
     """
-    with watched_statistics(model) as distances:
-        model.eval()(x.to(device_of(model)))
+    with batchnorm_distances(model) as distances:
+        model.eval()(x.to(get_device(model)))
     if not distances:
         raise UserError(f"model: {type(model).__name__} has no BatchNorm2d with statistics; one that has is accepted")
     return float(sum(off for off, _ in distances) / sum(norm for _, norm in distances))
 
 
 @contextmanager
-def watched_statistics(net: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+def batchnorm_distances(net: nn.Module) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """A list to which every pass through `net` adds the terms of `statistics_distance`, two of a BatchNorm."""
     distances, norms = [], [m for m in net.modules() if isinstance(m, nn.BatchNorm2d) and m.track_running_stats]
 

@@ -14,17 +14,17 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, as_number, check_forget, device_of, listed, log, progress
-from unlearn_lib.networks import dry_run, feasible_at, plain, split
-from unlearn_lib.zeroshot.deep import inner_layers, lessons, renewed, unpulled
+from unlearn_lib.common import UserError, as_number, check_forget, get_device, join_names, log, progress
+from unlearn_lib.networks import feasible_inputs, run_on_zeros, split, unwrap
+from unlearn_lib.zeroshot.deep import find_uncoded_heads, inner_layers, reinitialised_from, train_student
 from unlearn_lib.zeroshot.impressions import Impressions, leaf_layers
-from unlearn_lib.zeroshot.methods import DEEP, Switches, check_method, check_numbers, losses_of, mask
+from unlearn_lib.zeroshot.methods import DEEP, Switches, batch_losses, check_method, check_numbers, mask
 
 UPDATES = 600  # after which nothing is left to learn, however many impressions there are
 RUNAWAY = 1e4  # no loss on sensible logits comes near
 
 
-def default_rate(tail: nn.Module) -> float:
+def default_learning_rate(tail: nn.Module) -> float:
     """The least mean row norm / number of inputs, |w| / n, of the tail's layers: a learning rate for Adam.
 
     A step of Adam moves each weight by about the rate, so that n inputs move a logit by up to n rate |x|_inf = |w|
@@ -41,7 +41,7 @@ class ZeroShotUnlearner:
     """Unlearn `forget` in a copy of `model`, from `impressions` alone; `unlearn()` does it.
 
     layer: the first of the tail, that of the impressions where none is given. lr: AdamW's learning rate, that of
-    `default_rate` where none is given; the head's bias learns n times as fast, n the number of the head's inputs.
+    `default_learning_rate` where none is given; the head's bias learns n times as fast, n its inputs.
     epochs: passes over the impressions at most; the last one is that in which `UPDATES` updates are reached. switches:
     changes to the published update, without effect on the other methods.
     Raises UserError, before any work, for what it does not accept.
@@ -68,7 +68,7 @@ class ZeroShotUnlearner:
                 setattr(self, name, as_number(name, getattr(self, name)))
         check_numbers(self.lr, self.epochs, self.batch_size, self.forget_weight, self.retain_weight)
         check_method(self.model, self.method, self.layer)
-        self.forget = check_forget(self.forget, dry_run(self.model, plain(self.model)).shape[1])
+        self.forget = check_forget(self.forget, run_on_zeros(self.model, unwrap(self.model)).shape[1])
         without = sorted({*self.forget} - {*self.impressions.labels.tolist()})
         if without and self.impressions.recipe != "drawn":  # of which a class may be missing
             raise UserError(f"forget: {self.forget} given, but there are no impressions of {without}; make them too")
@@ -86,12 +86,16 @@ class ZeroShotUnlearner:
         begin, history = time.perf_counter(), {"forget_loss": [], "retain_loss": []}
         if self.method == "mask":
             return mask(self.model, self.forget), history, time.perf_counter() - begin
-        asked = [parameter.requires_grad for parameter in plain(self.model).parameters()]
+        asked = [parameter.requires_grad for parameter in unwrap(self.model).parameters()]
         if self.method == "deep":
-            model, rate, epochs = renewed(self.model, self.layer, self.seed), self.lr or DEEP["lr"], self.epochs
+            model, rate, epochs = (
+                reinitialised_from(self.model, self.layer, self.seed),
+                self.lr or DEEP["lr"],
+                self.epochs,
+            )
             steps = self._lessons(model, rate)
         else:  # eval: batch-norm buffers stay as they are on made-up batches
-            model = copy.deepcopy(plain(self.model)).eval()
+            model = copy.deepcopy(unwrap(self.model)).eval()
             _, tail = split(model, self.layer)
             optimiser, schedule, epochs = self._optimiser(model, tail)
             rate, steps = optimiser.defaults["lr"], self._epochs(tail, optimiser, schedule, epochs)
@@ -115,23 +119,25 @@ class ZeroShotUnlearner:
         log.info(
             "deep: all before %s is untouched and tells of F what it told; made anew: the features that enter %s",
             self.layer,
-            listed(inner_layers(self.model, self.layer)),
+            join_names(inner_layers(self.model, self.layer)),
         )
-        if behind := unpulled(self.model):
-            log.warning("deep: more than one tensor enters the last layers; no code is pulled at %s", listed(behind))
-        teacher = copy.deepcopy(plain(self.model)).eval().requires_grad_(False)
+        if behind := find_uncoded_heads(self.model):
+            log.warning(
+                "deep: more than one tensor enters the last layers; no code is pulled at %s", join_names(behind)
+            )
+        teacher = copy.deepcopy(unwrap(self.model)).eval().requires_grad_(False)
         trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad and p.dim() > 1]
         if same := [name for name, p in trained if torch.equal(p, teacher.get_parameter(name))]:
-            log.info("deep: no layer knows how to make anew, and so begins as it was: %s", listed(same))
-        forget = torch.zeros(dry_run(teacher, teacher).shape[1], dtype=torch.bool, device=device_of(teacher))
+            log.info("deep: no layer knows how to make anew, and so begins as it was: %s", join_names(same))
+        forget = torch.zeros(run_on_zeros(teacher, teacher).shape[1], dtype=torch.bool, device=get_device(teacher))
         forget[self.forget] = True
-        return lessons(teacher, student, self.layer, self.impressions.x, forget, **numbers)
+        return train_student(teacher, student, self.layer, self.impressions.x, forget, **numbers)
 
     def _optimiser(self, model: nn.Module, tail: nn.Module) -> tuple:
         """AdamW over the tail alone, its schedule, and the number of epochs; everything else is frozen."""
         published = self.method == "published"
         trained = list(tail.parameters())
-        if not published and all(p.dim() > 1 for p in trained) and feasible_at(model, self.layer).bounds[0] < 0:
+        if not published and all(p.dim() > 1 for p in trained) and feasible_inputs(model, self.layer).bounds[0] < 0:
             log.warning(
                 "layer: from %s on there is no bias, and what enters it may be of either sign, so that no weights keep "
                 "the forget classes down for all of it; pictures of them may still be recognised",
@@ -144,7 +150,7 @@ class ZeroShotUnlearner:
             parameter.requires_grad_(True)
         large = sum(parameter.numel() for parameter in trained) > 500_000  # where the update is what costs
         # no weight decay, which would move what no gradient moves; the published update keeps AdamW's default
-        lr, decay = self.lr or default_rate(tail), 0.01 if published else 0.0
+        lr, decay = self.lr or default_learning_rate(tail), 0.01 if published else 0.0
         layers = [model.get_submodule(name) for name in leaf_layers(model)]
         head = [layer for layer in layers if any(p.dim() > 1 for p in layer.parameters())][-1]
         biases = [] if published else [p for p in trained if p is getattr(head, "bias", None)]
@@ -171,7 +177,9 @@ class ZeroShotUnlearner:
             sums, counts = [0.0, 0.0], [0, 0]
             for index in self._batches(forget[labels].cpu(), generator):
                 index = index.to(device)
-                losses = losses_of(self.method, tail(x[index]), original[index], labels[index], forget, self.switches)
+                losses = batch_losses(
+                    self.method, tail(x[index]), original[index], labels[index], forget, self.switches
+                )
                 loss = sum(w * part for w, part in zip((self.forget_weight, self.retain_weight), losses, strict=True))
                 optimiser.zero_grad()
                 loss.backward()
