@@ -21,8 +21,8 @@ FORGET = [1, 2, 3, 4]
 HEAVIEST = """
     03_class_impressions 09_a_network_that_imagenet_trained 06_is_it_forgotten 10_deep_forgetting test_browser
     07_lab_the_published_unlearner 08_your_own_model_and_pictures test_shell test_notebooks test_torchvision
-    test_sweep test_weights test_auditing test_widgets test_impressions 01_train_lenet5_karpathynet 02_golden_models
-    05_compare_models test_imagenet test_deep test_public_cases test_survival test_runs
+    test_sweep test_weights test_auditing test_unlearning_panel test_impressions 01_train_lenet5_karpathynet
+    02_golden_models    05_compare_models test_imagenet test_deep test_public_cases test_survival test_runs
 """.split()  # begin first, in this order, so that no process ends long after the others or waits for another's training
 
 hypothesis.settings.register_profile(
@@ -51,7 +51,7 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def lab(runs, tmp_path_factory):
+def experiment(runs, tmp_path_factory):
     """LeNet5 on digits, original and golden: trained once, by the process that comes first, copied by the others."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
@@ -69,15 +69,15 @@ def lenet5(root):
 
 
 @pytest.fixture(scope="session")
-def digits(lab):
-    return lab.dataset
+def digits(experiment):
+    return experiment.dataset
 
 
 @pytest.fixture
-def model(lab):
-    return lab.load(lab.original())
+def model(experiment):
+    return experiment.load(experiment.original())
 
 
 @pytest.fixture(scope="session")
-def impressions(lab):
-    return unlearn_lib.make_impressions(lab.load(lab.original()), samples=40)
+def impressions(experiment):
+    return unlearn_lib.make_impressions(experiment.load(experiment.original()), samples=40)

@@ -123,10 +123,10 @@ def test_pictures_that_would_change_their_class_are_shown_as_they_are(little):
 
 
 def test_a_seed_reaches_the_start_the_training_the_impressions_and_the_unlearning(tmp_path):
-    def lab(seed):
+    def experiment(seed):
         return Experiment("lenet5", "digits", [1, 2], seed=seed, train_epochs=1, runs_root=tmp_path)
 
-    three = lab(3)
+    three = experiment(3)
     original = three.train()
     model = original.load_model()
     model.input_range = three.dataset.pixel_range

@@ -202,13 +202,13 @@ def test_every_source_that_a_notebook_names_is_in_the_bibliography():
 
 SMALL = """
 from unlearn_lib import Experiment, evaluate, from_preset
-lab = Experiment("lenet5", "digits", forget=[1, 2], train_epochs=12)
-_ = lab.train()
+experiment = Experiment("lenet5", "digits", forget=[1, 2], train_epochs=12)
+_ = experiment.train()
 ---
 # NBVAL_CHECK_OUTPUT
-print(lab.dataset.num_classes, "classes")
+print(experiment.dataset.num_classes, "classes")
 ---
-run = lab.unlearn("neggrad+")
+run = experiment.unlearn("neggrad+")
 assert run.metrics["unlearned"]["forget_accuracy"] <= 0.05
 """
 LAZY = """
@@ -216,9 +216,9 @@ LAZY = """
 from unlearn_lib import ZeroShotUnlearner
 lazy = {"forget_loss": [], "retain_loss": []}
 ZeroShotUnlearner.unlearn = lambda self: (self.model, lazy, 0.0)
-lab = Experiment("lenet5", "digits", forget=[1, 3], train_epochs=12)
+experiment = Experiment("lenet5", "digits", forget=[1, 3], train_epochs=12)
 ---
-run = lab.unlearn("neggrad+")
+run = experiment.unlearn("neggrad+")
 assert run.metrics["unlearned"]["forget_accuracy"] <= 0.05
 """
 CORRUPTED = """
@@ -236,10 +236,14 @@ def write_notebook(path, source, checked="10 classes\n"):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-def test_nbval_passes_a_sound_notebook_and_sees_a_corrupted_output_and_an_unlearner_that_does_nothing(lab, tmp_path):
+def test_nbval_passes_a_sound_notebook_and_sees_a_corrupted_output_and_an_unlearner_that_does_nothing(
+    experiment, tmp_path
+):
     write_notebook(tmp_path / "small.ipynb", SMALL + LAZY)  # sound cells first
     write_notebook(tmp_path / "corrupted.ipynb", CORRUPTED, checked="11 classes\n")
-    shutil.copytree(lab.original().path, tmp_path / "runs" / lab.original().name)  # nothing is left to train
+    shutil.copytree(
+        experiment.original().path, tmp_path / "runs" / experiment.original().name
+    )  # nothing is left to train
     words = ["-m", "pytest", "-q", "-rpf", "--tb=no", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
     result = subprocess.run(
         [sys.executable, *words, "--rootdir", str(tmp_path), "-c", os.devnull],

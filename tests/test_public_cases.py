@@ -1037,11 +1037,11 @@ def test_a_network_of_another_form_is_refused_in_a_sentence(forms, tmp_path, nam
 
 @pytest.mark.parametrize("name", ["Net", "Shared", "compiled", "no_bias"])
 def test_a_network_of_another_form_is_kept_and_opened_again(forms, name):
-    lab = forms(name)
-    run = lab.train()
-    again = evaluate(lab.load(run), lab.dataset, [1])
+    experiment = forms(name)
+    run = experiment.train()
+    again = evaluate(experiment.load(run), experiment.dataset, [1])
     assert again["confusion"] == run.metrics["original"]["confusion"]
-    assert (lab.unlearn(samples=10).blocks["masked"] is None) == (name == "no_bias")
+    assert (experiment.unlearn(samples=10).blocks["masked"] is None) == (name == "no_bias")
     if name == "no_bias":
         with pytest.raises(UserError, match="its head has no bias, which published needs"):
-            lab.unlearn("published")
+            experiment.unlearn("published")

@@ -70,10 +70,10 @@ def _experiment(args: argparse.Namespace, **changes):
 
 def _train(args: argparse.Namespace) -> None:
     given = {TRAINING_NAMES[name]: value for name, value in vars(args).items() if name in TRAINING_NAMES}
-    lab = _experiment(args, **{name: value for name, value in given.items() if value is not None})
-    run = lab.golden() if args.step == "golden" else lab.train()
-    drawn = _draw(lab, {("golden" if args.step == "golden" else "original"): run}, [])
-    _print(args, run.metrics, [run], lab)
+    experiment = _experiment(args, **{name: value for name, value in given.items() if value is not None})
+    run = experiment.golden() if args.step == "golden" else experiment.train()
+    drawn = _draw(experiment, {("golden" if args.step == "golden" else "original"): run}, [])
+    _print(args, run.metrics, [run], experiment)
     _next(drawn, command("unlearn", args, "--forget", *(getattr(args, "forget", None) or ["CLASS"])))
 
 
@@ -84,20 +84,20 @@ def _impressions(args: argparse.Namespace) -> None:
     from unlearn_lib.figures import plot_impressions
     from unlearn_lib.zeroshot import diagnose, leaf_layers, responsive_layers
 
-    lab = _experiment(args)
-    made = lab.impressions(args.layer, samples=args.samples, recipe=args.recipe)
-    model = lab.load(lab.original())
+    experiment = _experiment(args)
+    made = experiment.impressions(args.layer, samples=args.samples, recipe=args.recipe)
+    model = experiment.load(experiment.original())
     tail = leaf_layers(model)
     if torch.Size(model.input_shape).numel() > SMALL:  # trying the body's layers too would take minutes each
         tail = tail[tail.index(made.layer) :] if made.layer in tail else [made.layer]
     diagnosis, layers = diagnose(model, made), responsive_layers(model, layers=tail)
-    title = f"{lab.title}: {made.recipe} impressions at {made.layer}"
-    figure = plot_impressions(made, diagnosis, lab.dataset.classes, title)
-    drawn = _save({f"impressions-{made.layer}-{made.recipe}": figure}, [lab.original()])
+    title = f"{experiment.title}: {made.recipe} impressions at {made.layer}"
+    figure = plot_impressions(made, diagnosis, experiment.dataset.classes, title)
+    drawn = _save({f"impressions-{made.layer}-{made.recipe}": figure}, [experiment.original()])
     if args.json:
         print(json.dumps({"layers": layers.to_dict("index"), "impressions": diagnosis.to_dict("index")}))
     else:
-        print(f"Layers of {args.model}, {lab.dataset.source}\n{layers.round(3).to_string()}\n")
+        print(f"Layers of {args.model}, {experiment.dataset.source}\n{layers.round(3).to_string()}\n")
         print(f"{title}, by class\n{diagnosis.round(3).to_string()}")
     _next(drawn, command("unlearn", args, "--forget", "CLASS"))
 
@@ -109,22 +109,22 @@ def _unlearn(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from unlearn_lib.common import log
 
-    lab = _experiment(args)
-    lab.check_unlearning(args.method, **_unlearning_arguments(args))
-    trained = {"original": lab.train()}
-    if len(lab.dataset.train):
-        trained["golden"] = lab.golden()
+    experiment = _experiment(args)
+    experiment.check_unlearning(args.method, **_unlearning_arguments(args))
+    trained = {"original": experiment.train()}
+    if len(experiment.dataset.train):
+        trained["golden"] = experiment.golden()
     else:
-        log.info("no golden model: %s has no training pictures here", lab.dataset.name)
-    _finish(args, lab, trained)
+        log.info("no golden model: %s has no training pictures here", experiment.dataset.name)
+    _finish(args, experiment, trained)
 
 
-def _finish(args: argparse.Namespace, lab, trained: dict) -> None:
+def _finish(args: argparse.Namespace, experiment, trained: dict) -> None:
     """Unlearn, draw, print."""
-    run = lab.unlearn(args.method, **_unlearning_arguments(args))
-    drawn = _draw(lab, trained, [run])
-    _print(args, run.metrics if args.json else None, [run], lab)
-    _next(drawn, _audit_command(args, run) if len(lab.dataset.train) else "")  # an audit needs training pictures
+    run = experiment.unlearn(args.method, **_unlearning_arguments(args))
+    drawn = _draw(experiment, trained, [run])
+    _print(args, run.metrics if args.json else None, [run], experiment)
+    _next(drawn, _audit_command(args, run) if len(experiment.dataset.train) else "")  # an audit needs training pictures
 
 
 def _audit(args: argparse.Namespace) -> None:
@@ -137,16 +137,19 @@ def _audit(args: argparse.Namespace) -> None:
     if args.version:
         raise UserError(f"version-name: {args.version!r} given; it is a part of the name that --run takes")
     run = open_run(runs_root(args.runs_root), args.run)
-    lab = open_experiment(run, data_root=args.data_root, device=args.device)
+    experiment = open_experiment(run, data_root=args.data_root, device=args.device)
     seeds = None if args.seeds is None else range(check_positive(seeds=args.seeds)["seeds"])
-    run = audit_run(lab, run, seeds=seeds, layer=args.layer, force=args.force)
+    run = audit_run(experiment, run, seeds=seeds, layer=args.layer, force=args.force)
     audit = run.metrics["audit"]
-    figure = plot_relearning({run.config["method"]: audit}, f"{lab.title}: learning the forgotten classes again")
+    figure = plot_relearning({run.config["method"]: audit}, f"{experiment.title}: learning the forgotten classes again")
     drawn = _save({"relearning": figure}, [run])
     if args.json:
         print(brief_json(run.metrics))
     else:
-        print(f"\n{run.name}: {lab.model} on {lab.dataset.source}; forget {join_names(lab.forget_names)}")
+        print(
+            f"\n{run.name}: {experiment.model} on {experiment.dataset.source}; "
+            f"forget {join_names(experiment.forget_names)}"
+        )
         about = f"95 % prediction interval, seeds {audit['seeds']}"
         print(f"F forget, R retain; probe at {audit['layer']}; band: {about}\n")
         print(audit_table({"unlearned": audit}).to_string())
@@ -169,15 +172,15 @@ def _preset(args: argparse.Namespace) -> None:
     from unlearn_lib.common import log
     from unlearn_lib.presets import PRESETS, chosen_preset
 
-    labs = [_experiment(args, **chosen) for chosen in PRESETS[args.preset or chosen_preset()]]
+    experiments = [_experiment(args, **chosen) for chosen in PRESETS[args.preset or chosen_preset()]]
     content, drawn, run = {}, [], None
-    for lab in labs:
-        log.info("\n%s on %s", lab.model, lab.dataset.source)
-        original, golden = lab.train(), lab.golden()
-        runs = [lab.unlearn(method) for method in ("neggrad+", "distill")]
-        drawn, run = _draw(lab, {"original": original, "golden": golden}, runs), runs[-1]
+    for experiment in experiments:
+        log.info("\n%s on %s", experiment.model, experiment.dataset.source)
+        original, golden = experiment.train(), experiment.golden()
+        runs = [experiment.unlearn(method) for method in ("neggrad+", "distill")]
+        drawn, run = _draw(experiment, {"original": original, "golden": golden}, runs), runs[-1]
         content |= {run.name: run.metrics for run in runs}
-        _print(args, None, runs, lab)
+        _print(args, None, runs, experiment)
     if args.json:
         print(brief_json(content))
     _next(drawn, _audit_command(args, run))
@@ -193,13 +196,13 @@ def _audit_command(args: argparse.Namespace, run) -> str:
     return command("audit", folders, "--run", run.name)
 
 
-def _draw(lab, trained: dict, runs: list) -> list[Path]:
+def _draw(experiment, trained: dict, runs: list) -> list[Path]:
     """Training curves into the folder of the last run that was trained, results into their own; the figures' files."""
     from unlearn_lib.figures import result_figures, training_figures
 
-    drawn = _save(training_figures(lab, trained), list(trained.values())[-1:])
+    drawn = _save(training_figures(experiment, trained), list(trained.values())[-1:])
     for run in runs:
-        drawn += _save(result_figures(lab, run), [run])
+        drawn += _save(result_figures(experiment, run), [run])
     return drawn
 
 
@@ -226,7 +229,7 @@ def _next(drawn: list[Path], then: str = "") -> None:
     log.info("\nnext: %s", "; then ".join(part for part in (look, then) if part))
 
 
-def _print(args: argparse.Namespace, content: dict | None, runs: list, lab) -> None:
+def _print(args: argparse.Namespace, content: dict | None, runs: list, experiment) -> None:
     """The table of one experiment's runs on the screen, or `content` as JSON."""
     from unlearn_lib.common import join_names
     from unlearn_lib.experiment import comparison_table
@@ -235,8 +238,11 @@ def _print(args: argparse.Namespace, content: dict | None, runs: list, lab) -> N
         if content is not None:
             print(brief_json(content))
         return
-    forget = lab.forget_classes
-    print(f"\n{lab.model} on {lab.dataset.source}" + (f"; forget {join_names(lab.forget_names)}" if forget else ""))
+    forget = experiment.forget_classes
+    print(
+        f"\n{experiment.model} on {experiment.dataset.source}"
+        + (f"; forget {join_names(experiment.forget_names)}" if forget else "")
+    )
     print("accuracy in % of test pictures" + " (forget: towards 0; retain: no lower than masked)" * bool(forget) + "\n")
     shown = comparison_table(runs) if forget else comparison_table(runs).drop(columns=["forget", "retain"])
     print(shown.dropna(axis=1, how="all").to_string(na_rep="-", float_format="{:.2f}".format))

@@ -70,7 +70,7 @@ def chosen_preset() -> str:
 
 
 def lab_run(
-    lab: Experiment,
+    experiment: Experiment,
     impressions: str = "published",
     weights: str = "frozen",
     signs: str = "published",
@@ -86,30 +86,35 @@ def lab_run(
     for name, given in zip(CHOICES, (impressions, weights, signs, smoothing), strict=True):
         if given not in CHOICES[name]:
             raise UserError(f"{name}: {given!r} given; {CHOICES[name][0]} or {CHOICES[name][1]} is accepted")
-    net = lab.load(lab.original())
-    made = lab.impressions(find_head(net), samples=samples, recipe=impressions)
+    net = experiment.load(experiment.original())
+    made = experiment.impressions(find_head(net), samples=samples, recipe=impressions)
     switches = Switches(prose_signs=signs == "prose", smoothing=smoothing, weights=weights == "trained")
     numbers = PUBLISHED | {"epochs": epochs}
     unlearner = ZeroShotUnlearner(
-        net, made, lab.forget_classes, method="published", seed=lab.seed, switches=switches, **numbers
+        net, made, experiment.forget_classes, method="published", seed=experiment.seed, switches=switches, **numbers
     )
     unlearned, _, _ = unlearner.unlearn()
-    return evaluate(unlearned, lab.dataset, lab.forget_classes)
+    return evaluate(unlearned, experiment.dataset, experiment.forget_classes)
 
 
-def lab_grid(lab: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.DataFrame:
+def lab_grid(experiment: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.DataFrame:
     """Forget and retain accuracy (columns FA, RA, fractions) of all sixteen combinations, indexed by them.
 
     Kept in the original's run folder and read from there the next time.
     """
-    original, forget = lab.train(), lab.forget_classes
-    key = {"model": original.fingerprint(), "data": lab.dataset.fingerprint, "forget": forget, "seed": lab.seed}
+    original, forget = experiment.train(), experiment.forget_classes
+    key = {
+        "model": original.fingerprint(),
+        "data": experiment.dataset.fingerprint,
+        "forget": forget,
+        "seed": experiment.seed,
+    }
     key |= {"samples": samples, "epochs": epochs, "version": RECIPE_VERSION}
 
     def make() -> tuple[dict, dict]:
         rows = []
         for chosen in itertools.product(*CHOICES.values()):
-            block = lab_run(lab, *chosen, samples=samples, epochs=epochs)
+            block = lab_run(experiment, *chosen, samples=samples, epochs=epochs)
             rows.append([*chosen, block["forget_accuracy"], block["retain_accuracy"]])
         log.info("%s: sixteen combinations of the published update computed", original.name)
         return {}, {"rows": rows}

@@ -36,9 +36,9 @@ QUICK = [("lenet5", "digits", [1, 2, 3, 4]), ("karpathynet", "shapes", [1, 5, 7]
 SAMPLES = 1000  # training pictures a class for a probe, as in the audit
 
 
-def probes(run, model, lab, layer, kind):
+def probes(run, model, experiment, layer, kind):
     """Shares in percent of the test pictures of F, and of R, that a linear probe at the input of `layer` finds."""
-    data, forget = lab.dataset, lab.forget_classes
+    data, forget = experiment.dataset, experiment.forget_classes
     key = {"model": digest(model.state_dict()), "layer": layer, "data": data.fingerprint, "samples": SAMPLES}
 
     def make():
@@ -54,25 +54,25 @@ def probes(run, model, lab, layer, kind):
     return cached(run.path / f"probes-{class_code(forget)}-{layer}{kind}.json", key, make)[1]
 
 
-def rows_of(lab):
+def rows_of(experiment):
     """The table's rows for one network, seed and forget set."""
-    original, golden = lab.train(), lab.golden()
-    net = lab.load(original)
+    original, golden = experiment.train(), experiment.golden()
+    net = experiment.load(original)
     layer = deep_layer(net)
     layers, head = inner_layers(net, layer), find_head(net)
-    runs = {method: lab.unlearn(method) for method in ("neggrad+", "distill", "deep")}
-    blocks = {name: audit_run(lab, run, seeds=[lab.seed]).metrics["audit"] for name, run in runs.items()}
+    runs = {method: experiment.unlearn(method) for method in ("neggrad+", "distill", "deep")}
+    blocks = {name: audit_run(experiment, run, seeds=[experiment.seed]).metrics["audit"] for name, run in runs.items()}
     first, audits = next(iter(blocks.values())), {}
     for name in ("original", "masked", "golden"):
         audits[name] = first, name
     audits |= {name: (block, "unlearned") for name, block in blocks.items()}
-    models = {"original": (original, net, ""), "masked": (original, mask(net, lab.forget_classes), "-masked")}
-    models |= {name: (run, lab.load(run), "") for name, run in ({"golden": golden} | runs).items()}
+    models = {"original": (original, net, ""), "masked": (original, mask(net, experiment.forget_classes), "-masked")}
+    models |= {name: (run, experiment.load(run), "") for name, run in ({"golden": golden} | runs).items()}
     seconds = {name: run.metrics["seconds"] for name, run in runs.items()}
     for name, (block, column) in audits.items():
         row = {"FA": 100 * block["forget_accuracy"][column], "RA": 100 * block["retain_accuracy"][column]}
         for part in layers:
-            found = probes(*models[name][:2], lab, part, models[name][2])
+            found = probes(*models[name][:2], experiment, part, models[name][2])
             row |= {f"F at {part}": found["F"]} | ({"R": found["R"]} if part == head else {})
         row |= {"JS": block["js"]["forget"][column], "AIN": block["relearn"]["ain"].get(column)}
         took = seconds.get(name)
@@ -94,11 +94,14 @@ def main():
             continue
         tables = []
         for seed in range(args.seeds):
-            lab = Experiment(model, data, forget, seed=seed, data_root=args.data_root, runs_root=args.runs_root)
-            tables.append(pd.DataFrame.from_dict(dict(rows_of(lab)), orient="index").astype(float))
-            print(f"\n{lab.title}, forget {forget}, seed {seed}\n{tables[-1].round(2).to_string()}", flush=True)
+            experiment = Experiment(model, data, forget, seed=seed, data_root=args.data_root, runs_root=args.runs_root)
+            tables.append(pd.DataFrame.from_dict(dict(rows_of(experiment)), orient="index").astype(float))
+            print(f"\n{experiment.title}, forget {forget}, seed {seed}\n{tables[-1].round(2).to_string()}", flush=True)
         mean = sum(table.fillna(float("nan")) for table in tables) / len(tables)
-        print(f"\n{lab.title}, forget {forget}: mean of {args.seeds} seeds\n{mean.round(2).to_string()}", flush=True)
+        print(
+            f"\n{experiment.title}, forget {forget}: mean of {args.seeds} seeds\n{mean.round(2).to_string()}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

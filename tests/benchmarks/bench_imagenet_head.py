@@ -41,11 +41,13 @@ def peak():
 
 
 @torch.no_grad()
-def features_of_photographs(lab, net, head):
+def features_of_photographs(experiment, net, head):
     """Features [N, 1280] and labels of the photographs that open."""
     body, _ = split(net, head)
-    device, parts = next(net.parameters()).device, lab.dataset.test.images.split(50)
-    return torch.cat([body(lab.dataset.normalise(part).to(device)).cpu() for part in parts]), lab.dataset.test.labels
+    device, parts = next(net.parameters()).device, experiment.dataset.test.images.split(50)
+    return torch.cat(
+        [body(experiment.dataset.normalise(part).to(device)).cpu() for part in parts]
+    ), experiment.dataset.test.labels
 
 
 def forgetting(net, head, made, photographs, forget):
@@ -70,10 +72,10 @@ def forgetting(net, head, made, photographs, forget):
 def efficientnet(args):
     """Impressions and unlearning of a network that ImageNet trained, judged on photographs."""
     roots = {"data_root": args.data_root, "runs_root": args.runs_root, "device": args.device}
-    lab = Experiment("efficientnet_lite0", "imagenet", weights="imagenet", **roots)
-    net = lab.load(lab.train())
+    experiment = Experiment("efficientnet_lite0", "imagenet", weights="imagenet", **roots)
+    net = experiment.load(experiment.train())
     head = find_head(net)
-    photographs = features_of_photographs(lab, net, head)
+    photographs = features_of_photographs(experiment, net, head)
     begin, before = time.process_time(), peak()
     made = make_impressions(net, head, samples=25)
     seconds = time.process_time() - begin

@@ -25,24 +25,25 @@ def click(panel):
     return time.perf_counter() - begin
 
 
-def measure(lab):
-    lab.train()
-    for path in lab.original().path.glob("impressions-*"):
+def measure(experiment):
+    experiment.train()
+    for path in experiment.original().path.glob("impressions-*"):
         path.unlink()
-    panel = unlearning_panel(lab)
+    panel = unlearning_panel(experiment)
     first = click(panel)
     seconds, memory = [], []
     for i in range(20):
         panel.range.value = (i % 8, i % 8 + 1 + i % 2)
         seconds.append(click(panel))
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    uncached, cached = LIMITS[lab.model]
+    uncached, cached = LIMITS[experiment.model]
     print(
-        f"{lab.title}: uncached {first:.2f} s (limit {uncached}), cached {statistics.median(seconds):.2f} s, ", end=""
+        f"{experiment.title}: uncached {first:.2f} s (limit {uncached}), cached {statistics.median(seconds):.2f} s, ",
+        end="",
     )
     print(f"slowest {max(seconds):.2f} s (limit {cached}); peak memory {memory[0]:.0f} MB at run 1, ", end="")
     print(f"{memory[9]:.0f} at 10, {memory[-1]:.0f} at 20")
-    explorer = impression_explorer(lab)
+    explorer = impression_explorer(experiment)
     begin = time.perf_counter()
     for step in range(50):
         explorer.step.value = step

@@ -28,11 +28,13 @@ from unlearn_lib import (
 OTHERS = {"lenet5": ([0], [7, 9], [0, 2, 4, 6, 8]), "karpathynet": ([5], [0, 1], [2, 3, 5, 7])}
 
 
-def features(lab, model):
+def features(experiment, model):
     """The head's inputs for all test pictures, so that a head can be judged without the body."""
     body, _ = split(model, find_head(model))
     with torch.no_grad():
-        return torch.cat([body(lab.dataset.normalise(part)) for part in lab.dataset.test.images.split(500)])
+        return torch.cat(
+            [body(experiment.dataset.normalise(part)) for part in experiment.dataset.test.images.split(500)]
+        )
 
 
 def judge(model, phi, labels, forget):
@@ -51,12 +53,12 @@ def main():
     for chosen in PRESETS["paper"]:
         rows = {}
         for seed in range(args.seeds):
-            lab = Experiment(**chosen, seed=seed, data_root=args.data_root, runs_root=args.runs_root)
-            original = lab.train()
-            model, labels = lab.load(original), lab.dataset.test.labels
-            phi = features(lab, model)
+            experiment = Experiment(**chosen, seed=seed, data_root=args.data_root, runs_root=args.runs_root)
+            original = experiment.train()
+            model, labels = experiment.load(original), experiment.dataset.test.labels
+            phi = features(experiment, model)
             impressions = make_impressions(model, seed=seed)
-            for forget in [lab.forget_classes, *(() if seed else OTHERS[lab.model])]:
+            for forget in [experiment.forget_classes, *(() if seed else OTHERS[experiment.model])]:
                 key = str(forget)
                 rows.setdefault((key, "original"), []).append(judge(model, phi, labels, forget))
                 rows.setdefault((key, "mask"), []).append(judge(mask(model, forget), phi, labels, forget))
@@ -64,19 +66,20 @@ def main():
                     unlearner = ZeroShotUnlearner(model, impressions, forget, method=method, seed=seed)
                     rows.setdefault((key, method), []).append(judge(unlearner.unlearn()[0], phi, labels, forget))
             overall = original.metrics["original"]["overall_accuracy"]
-            print(f"{lab.model}, seed {seed}: overall {100 * overall:.2f}", flush=True)
+            print(f"{experiment.model}, seed {seed}: overall {100 * overall:.2f}", flush=True)
             if seed == 0:
-                published, forget = make_impressions(model, recipe="published"), lab.forget_classes
+                published, forget = make_impressions(model, recipe="published"), experiment.forget_classes
                 unlearned = ZeroShotUnlearner(model, published, forget, method="published", **PUBLISHED).unlearn()
                 rows[str(forget), "published"] = [judge(unlearned[0], phi, labels, forget)]
-                golden, run = lab.golden(), lab.unlearn("neggrad+")
-                title = f"{lab.title}, unlearned by neggrad+"
-                bars = plot_per_class(run.blocks, lab.dataset.classes, lab.forget_classes, title)
-                save_figure(bars, f"00_{lab.model}_{lab.data}")
+                golden, run = experiment.golden(), experiment.unlearn("neggrad+")
+                title = f"{experiment.title}, unlearned by neggrad+"
+                bars = plot_per_class(run.blocks, experiment.dataset.classes, experiment.forget_classes, title)
+                save_figure(bars, f"00_{experiment.model}_{experiment.data}")
                 block = score(golden.metrics["golden"]["confusion"], forget)
                 rows[str(forget), "golden"] = [(100 * block["forget_accuracy"], 100 * block["retain_accuracy"])]
         print(
-            f"\n{chosen['model']} on {lab.dataset.source}\n{'forget':18s} {'model':10s} seeds     FA      RA  RA - mask"
+            f"\n{chosen['model']} on {experiment.dataset.source}\n"
+            f"{'forget':18s} {'model':10s} seeds     FA      RA  RA - mask"
         )
         for (key, name), values in rows.items():
             fa, ra = (statistics.mean(column) for column in zip(*values, strict=True))

@@ -37,8 +37,8 @@ def timed(function, repeat=1):
     return min(seconds)
 
 
-def measure(lab):
-    model = lab.load(lab.train())
+def measure(experiment):
+    model = experiment.load(experiment.train())
     head = model.get_submodule(find_head(model))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -46,15 +46,15 @@ def measure(lab):
     ours = timed(lambda: make_impressions(model, find_head(model)), repeat=5)
     theirs = 100 * timed(lambda: publish_one_by_one(head, 10))
     torch.set_num_threads(threads)
-    print(f"{lab.model}, one thread: 1,000 published impressions one by one {theirs:.0f} s (ten, scaled),")
+    print(f"{experiment.model}, one thread: 1,000 published impressions one by one {theirs:.0f} s (ten, scaled),")
     print(f"  1,000 natural ones {ours * 1000:.0f} ms: {theirs / ours:,.0f} times faster", flush=True)
 
     def unlearn():
-        ZeroShotUnlearner(model, make_impressions(model), lab.forget_classes).unlearn()
+        ZeroShotUnlearner(model, make_impressions(model), experiment.forget_classes).unlearn()
 
     quick = timed(unlearn, repeat=3)
     with tempfile.TemporaryDirectory() as scratch:
-        apart = dataclasses.replace(lab, runs_root=scratch)
+        apart = dataclasses.replace(experiment, runs_root=scratch)
         slow = apart.golden().metrics["seconds"]["golden"]
     print(
         f"  impressions and unlearning {quick:.2f} s, golden {slow:.1f} s: {slow / quick:,.0f} times faster", flush=True

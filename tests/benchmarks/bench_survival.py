@@ -20,13 +20,13 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["UNLEARN_PROGRESS"] = "0"
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "experiment")]
 
-from test_survival import STEPS, bits, flipped, killed, lab_in, reading, scratch
-from tiny import Lab
+from test_survival import STEPS, bits, flipped, killed, lab_in, reading, scratch  # noqa: E402
+from tiny import Lab  # noqa: E402
 
-from unlearn_lib import UserError, audit_run, open_run
-from unlearn_lib.networks import run_names
+from unlearn_lib import UserError, audit_run, open_run  # noqa: E402
+from unlearn_lib.networks import run_names  # noqa: E402
 
 GRID = 'model = ["lenet5"]\ndata = ["digits"]\nforget = [[0], [1]]\ntrain_epochs = [1]\nmethod = ["mask", "neggrad+"]\n'
 
@@ -68,13 +68,13 @@ def steps_killed(folder, kills, chance):
 def audits_killed(folder, kills, chance):
     blocks = []
     for name, times in (("audit", 0), ("audit-killed", kills)):
-        lab = Lab(folder / name)
-        lab.root.mkdir()
-        run = (lab.train(), lab.golden(), lab.unlearn())[-1]
+        experiment = Lab(folder / name)
+        experiment.root.mkdir()
+        run = (experiment.train(), experiment.golden(), experiment.unlearn())[-1]
         for _ in range(times):
-            killed(lambda lab, run=run: audit_run(lab, run), lab, 6 * chance.random())
-            assert not whole(lab.root)
-        blocks.append(audit_run(lab, run).metrics["audit"])
+            killed(lambda experiment, run=run: audit_run(experiment, run), experiment, 6 * chance.random())
+            assert not whole(experiment.root)
+        blocks.append(audit_run(experiment, run).metrics["audit"])
     print(f"audit: {kills} kills, {int(blocks[0] != blocks[1])} lost or wrong", flush=True)
 
 

@@ -96,7 +96,7 @@ def main():
         first = masks | {"samples": [2], "forget": [[0]]}
         run_sweep(first, client=client, runs_root=folder / "one")  # after which the worker has begun
         sweep, rows = timed("masks, swept", lambda: run_sweep(masks, client=client, runs_root=folder / "one"))
-    labs = [
+    experiments = [
         Experiment(
             "lenet5",
             "digits",
@@ -109,9 +109,12 @@ def main():
         for c in range(args.classes)
         for seed in range(args.seeds)
     ]
-    for lab in labs:
-        lab.dataset  # noqa: B018, read before the clock, as the sweep reads it once for all
-    loop, _ = timed("masks, in a loop", lambda: [lab.unlearn("mask", samples=1, version="loop") for lab in labs])
+    for experiment in experiments:
+        experiment.dataset  # noqa: B018, read before the clock, as the sweep reads it once for all
+    loop, _ = timed(
+        "masks, in a loop",
+        lambda: [experiment.unlearn("mask", samples=1, version="loop") for experiment in experiments],
+    )
     print(f"overhead a point: {1000 * (sweep - loop) / len(rows):.0f} ms")
 
 

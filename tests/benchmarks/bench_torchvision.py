@@ -21,27 +21,29 @@ NETWORKS = {
 
 def forgetting(model, forget, golden, roots):
     """FA and RA of original, mask, both methods and golden, in per cent."""
-    lab = Experiment(model, "cifar10", forget, size=64, **NETWORKS[model], **roots)
-    lab.train()
+    experiment = Experiment(model, "cifar10", forget, size=64, **NETWORKS[model], **roots)
+    experiment.train()
     if golden:
-        lab.golden()
-    runs = {method: lab.unlearn(method) for method in ("neggrad+", "distill")}
+        experiment.golden()
+    runs = {method: experiment.unlearn(method) for method in ("neggrad+", "distill")}
     blocks = {name: block for name, block in runs["distill"].blocks.items() if block and name != "unlearned"}
     blocks |= {method: run.metrics["unlearned"] for method, run in runs.items()}
     row = {"model": model, "forget": str(set(forget)), "overall": blocks["original"]["overall_accuracy"]}
     for name, block in blocks.items():
         row |= {f"{name} FA": block["forget_accuracy"], f"{name} RA": block["retain_accuracy"]}
-    return lab, row
+    return experiment, row
 
 
-def inversion(lab, figures):
+def inversion(experiment, figures):
     """Pixel impressions of every class by both recipes, and how far each is from BatchNorm's statistics."""
-    net = lab.load(lab.original())
-    made = {"calibrated": lab.impressions("input", samples=2, recipe="calibrated")}
-    made["deepinversion"] = lab.impressions("input", samples=2, recipe="deepinversion", steps=400)
+    net = experiment.load(experiment.original())
+    made = {"calibrated": experiment.impressions("input", samples=2, recipe="calibrated")}
+    made["deepinversion"] = experiment.impressions("input", samples=2, recipe="deepinversion", steps=400)
     shown = torch.cat([impressions.x[::2] for impressions in made.values()])
-    names = lab.dataset.classes * 2
-    figure = plot_pictures(shown, names, f"{lab.title}: impressions", columns=len(lab.dataset.classes), rows=list(made))
+    names = experiment.dataset.classes * 2
+    figure = plot_pictures(
+        shown, names, f"{experiment.title}: impressions", columns=len(experiment.dataset.classes), rows=list(made)
+    )
     save_figure(figure, "deepinversion", figures)
     for name, impressions in made.items():
         print(f"{name}: {impressions.seconds:.0f} s, distance {statistics_distance(net, impressions.x):.2f}")
@@ -59,10 +61,10 @@ def main():
     rows = []
     for model in args.models:
         for forget, golden in (([3, 4, 8], True), ([0, 1], False)):
-            lab, row = forgetting(model, forget, golden, roots)
+            experiment, row = forgetting(model, forget, golden, roots)
             rows.append(row)
         if model == "resnet18":
-            inversion(lab, args.figures)
+            inversion(experiment, args.figures)
     table = pd.DataFrame(rows).set_index(["model", "forget"])
     print((100 * table).round(2).T.to_string())
 

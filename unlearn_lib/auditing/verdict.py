@@ -42,61 +42,66 @@ ROWS = {  # path in the audit, title, factor, digits
 TO_GOLDEN = ("js_forget", "js_retain", "agreement_forget", "agreement_retain", "misplaced")
 
 
-def audit_run(lab, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None, force=False) -> Run:
-    """Audit an unlearned run of the Experiment `lab` and keep the result as the block `audit` of its metrics.json.
+def audit_run(
+    experiment, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None, force=False
+) -> Run:
+    """Audit an unlearned run of an experiment; keep the result as the block `audit` of its metrics.json.
 
     seeds: of the original and golden networks that make the band, trained where absent; those that have been trained
     already where none are given. layer: the probe reads its input, that of the head by default. force: audit anew what
     has been audited before.
-    Raises UserError where the run is no unlearned one, forgot other classes than `lab` does, or was unlearned from
-    another original than there is now.
+    Raises UserError where the run is no unlearned one, forgot other classes than the experiment does, or was unlearned
+    from another original than there is now.
     """
-    forget = check_forget(lab.forget_classes, lab.dataset.num_classes)
+    forget = check_forget(experiment.forget_classes, experiment.dataset.num_classes)
     if "original_run" not in run.config:
         raise UserError(f"run: {run.name} given; an unlearned run is accepted")
     if run.config["forget"] != forget:
         raise UserError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
-    original = _original(lab)
+    original = _original(experiment)
     if run.config.get("original_file") != original.fingerprint():
         raise UserError(
             f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
         )
     with lock_folder(run.path):  # to the end, so that no other network takes its place meanwhile
-        net, target = lab.load(original), _target(original, forget)
+        net, target = experiment.load(original), _target(original, forget)
         layer = find_head(net) if layer is None else str(layer)
         split(net, layer)
-        masked, unlearned, golden_net = mask(net, forget), lab.load(run), lab.load(_golden(lab))
+        masked, unlearned, golden_net = mask(net, forget), experiment.load(run), experiment.load(_golden(experiment))
 
         def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
-            return _numbers(lab, run, model, golden_net, target, layer, kind, force)
+            return _numbers(experiment, run, model, golden_net, target, layer, kind, force)
 
-        seeds = trained_seeds(lab) if seeds is None else [as_number("seed", seed) for seed in as_list(seeds)]
-        wanted, pairs = sorted({lab.seed, *seeds}), {}
+        seeds = trained_seeds(experiment) if seeds is None else [as_number("seed", seed) for seed in as_list(seeds)]
+        wanted, pairs = sorted({experiment.seed, *seeds}), {}
         for seed in wanted:
-            other = _with_seed(lab, seed)
+            other = _with_seed(experiment, seed)
             runs = {"original": _original(other), "golden": _golden(other)}
             goal = _target(runs["original"], forget)
             pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
-        numbers = pairs[lab.seed] | {
+        numbers = pairs[experiment.seed] | {
             "masked": numbers_of(original, masked, target, "-masked"),
             "unlearned": numbers_of(run, unlearned, target),
         }
-        block = _block(numbers, pairs, lab.seed) | {"layer": layer, "seeds": wanted, "target": target}
+        block = _block(numbers, pairs, experiment.seed) | {"layer": layer, "seeds": wanted, "target": target}
         models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
         block["moved"] = {name: weight_changes(model, net) for name, model in models.items()}
         return amend_run(run, run.metrics | {"audit": block})
 
 
-def trained_seeds(lab) -> list[int]:
-    """Seeds whose original and golden network have both been trained already, as the Experiment `lab` says."""
-    names, kinds = set(run_names(lab.root)), ((), ("golden", class_code(lab.forget_classes)))
+def trained_seeds(experiment) -> list[int]:
+    """Seeds whose original and golden network have both been trained already, as the Experiment `experiment` says."""
+    names, kinds = set(run_names(experiment.root)), ((), ("golden", class_code(experiment.forget_classes)))
 
     def there(seed: int) -> bool:
-        return {run_name(lab.model, lab.dataset.name, seed, *kind, version=lab.version) for kind in kinds} <= names
+        return {
+            run_name(experiment.model, experiment.dataset.name, seed, *kind, version=experiment.version)
+            for kind in kinds
+        } <= names
 
     found = sorted({int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)})
-    labs = [_with_seed(lab, seed) for seed in found if there(seed)]
-    return [other.seed for other in labs if other.finished_original() and other.finished_golden()]
+    experiments = [_with_seed(experiment, seed) for seed in found if there(seed)]
+    return [other.seed for other in experiments if other.finished_original() and other.finished_golden()]
 
 
 def golden_band(values: list[float | None]) -> dict:
@@ -175,23 +180,23 @@ def _row(blocks: dict[str, dict], factor: float, digits: int, beyond: str | None
     return row
 
 
-def _with_seed(lab, seed: int):
+def _with_seed(experiment, seed: int):
     """The same experiment with another seed."""
-    if seed == lab.seed:
-        return lab
-    other = dataclasses.replace(lab, seed=seed, **lab.start)  # the start that was taken over too
-    vars(other)["dataset"] = lab.dataset  # a cached property: no seed changes the pictures, which are read once
+    if seed == experiment.seed:
+        return experiment
+    other = dataclasses.replace(experiment, seed=seed, **experiment.start)  # the start that was taken over too
+    vars(other)["dataset"] = experiment.dataset  # a cached property: no seed changes the pictures, which are read once
     return other
 
 
-def _original(lab) -> Run:
+def _original(experiment) -> Run:
     """The original's run, trained where it is absent, without a word where it is not."""
-    return lab.finished_original() or lab.train()
+    return experiment.finished_original() or experiment.train()
 
 
-def _golden(lab) -> Run:
+def _golden(experiment) -> Run:
     """The golden network's run, trained where it is absent, without a word where it is not."""
-    return lab.finished_golden() or lab.golden()
+    return experiment.finished_golden() or experiment.golden()
 
 
 def _target(original: Run, forget: list[int]) -> float:
@@ -203,15 +208,17 @@ def _target(original: Run, forget: list[int]) -> float:
     return 0.95 * accuracy
 
 
-def _numbers(lab, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force) -> dict:
+def _numbers(
+    experiment, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force
+) -> dict:
     """`audit` of a model that belongs to `run`, from the run's folder where it has been made before."""
-    forget = lab.forget_classes
+    forget = experiment.forget_classes
     key = {"version": VERSION, "model": digest(model.state_dict()), "golden": digest(golden.state_dict()), "seed": 0}
-    key |= {"data": lab.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
+    key |= {"data": experiment.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
 
     def make() -> tuple[dict, dict]:
-        stranger = lab.new_model(STRANGER).to(get_device(golden))
-        numbers = audit(model, lab.dataset, forget, golden=golden, stranger=stranger, target=target, layer=layer)
+        stranger = experiment.new_model(STRANGER).to(get_device(golden))
+        numbers = audit(model, experiment.dataset, forget, golden=golden, stranger=stranger, target=target, layer=layer)
         log.info("%s%s: audited", run.name, kind)
         return {}, numbers
 

@@ -1,8 +1,8 @@
 """The whole story of one model, each step kept in a run folder and not done again.
 
-lab = Experiment("lenet5", "digits", forget=[1, 2, 3, 4])
-original, golden = lab.train(), lab.golden()
-table(lab.unlearn("distill").blocks)
+experiment = Experiment("lenet5", "digits", forget=[1, 2, 3, 4])
+original, golden = experiment.train(), experiment.golden()
+table(experiment.unlearn("distill").blocks)
 """
 
 import functools

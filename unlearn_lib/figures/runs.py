@@ -15,18 +15,18 @@ from unlearn_lib.figures.networks import plot_history
 from unlearn_lib.networks import Run
 
 
-def training_figures(lab: Experiment, runs: dict[str, Run]) -> dict[str, Figure]:
+def training_figures(experiment: Experiment, runs: dict[str, Run]) -> dict[str, Figure]:
     """Training curves of runs, by the model's name; none where weights were taken as they came."""
     histories = {name: run.history for name, run in runs.items() if run.history}
-    return {"training": plot_history(histories, lab.title)} if histories else {}
+    return {"training": plot_history(histories, experiment.title)} if histories else {}
 
 
-def result_figures(lab: Experiment, run: Run) -> dict[str, Figure]:
+def result_figures(experiment: Experiment, run: Run) -> dict[str, Figure]:
     """Bars of every class, or where they are too many to stand side by side the figures for many."""
-    title, classes = f"{lab.title}, unlearned by {run.config['method']}", lab.dataset.classes
+    title, classes = f"{experiment.title}, unlearned by {run.config['method']}", experiment.dataset.classes
     if len(classes) <= MANY:
-        return {"per_class": plot_per_class(run.blocks, classes, lab.forget_classes, title)}
-    original, model = run.metrics["original"], lab.load(lab.original())
-    changes = class_changes(original, run.metrics["unlearned"], classes, lab.forget_classes, model)
+        return {"per_class": plot_per_class(run.blocks, classes, experiment.forget_classes, title)}
+    original, model = run.metrics["original"], experiment.load(experiment.original())
+    changes = class_changes(original, run.metrics["unlearned"], classes, experiment.forget_classes, model)
     drawn = {"changes": plot_changes(changes, title), "lost_most": plot_losers(changes, title)}
-    return drawn | {"histograms": plot_histograms(run.blocks, lab.forget_classes, title)}
+    return drawn | {"histograms": plot_histograms(run.blocks, experiment.forget_classes, title)}

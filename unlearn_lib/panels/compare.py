@@ -141,39 +141,41 @@ class ComparisonPanel:
         self.status.value = bold(sentence)
 
 
-def comparison_panel(lab: Experiment, font: int = 14) -> ComparisonPanel:
+def comparison_panel(experiment: Experiment, font: int = 14) -> ComparisonPanel:
     """The comparison for the runs of an experiment's model on its data, whatever they forgot.
 
     Those whose weights want their pictures cut or normalised in another way are left out.
     """
-    original, data = lab.train(), lab.dataset
+    original, data = experiment.train(), experiment.dataset
 
     def likeness(config: dict) -> list:
-        framing = find_framing(lab.model, config.get("weights")) if config.get("model") == lab.model else None
+        framing = (
+            find_framing(experiment.model, config.get("weights")) if config.get("model") == experiment.model else None
+        )
         return [framing, *(config.get(key) for key in ("model", "data", "size", "classes"))]
 
     def names() -> list[str]:
-        configs = {name: open_run(lab.root, name).config for name in run_names(lab.root)}
+        configs = {name: open_run(experiment.root, name).config for name in run_names(experiment.root)}
         fit = [name for name, config in configs.items() if likeness(config) == likeness(original.config)]
         return [original.name, *(name for name in fit if name != original.name)]
 
     @functools.lru_cache(maxsize=32)
     def answers_at(name: str, fingerprint: str) -> torch.Tensor:
-        return predict_classes(lab.load(open_run(lab.root, name)), data)
+        return predict_classes(experiment.load(open_run(experiment.root, name)), data)
 
     def answers(name: str) -> torch.Tensor:
-        return answers_at(name, open_run(lab.root, name).fingerprint())[opened]
+        return answers_at(name, open_run(experiment.root, name).fingerprint())[opened]
 
     answers_at(original.name, original.fingerprint())  # now it is known which pictures open
     opened = data.test.readable.nonzero().flatten()
     test = data.test.take(opened)
     return ComparisonPanel(
-        lab.title,
+        experiment.title,
         data.classes,
         test.images,
         test.labels,
         names=names,
         answers=answers,
-        forget=lambda name: open_run(lab.root, name).config.get("forget") or [],
+        forget=lambda name: open_run(experiment.root, name).config.get("forget") or [],
         font=font,
     )

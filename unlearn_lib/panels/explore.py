@@ -117,9 +117,9 @@ def _drawn(growth: pd.DataFrame) -> tuple[np.ndarray, list[tuple]]:
     return base, axes
 
 
-def impression_explorer(lab: Experiment, font: int = 14) -> ImpressionExplorer:
+def impression_explorer(experiment: Experiment, font: int = 14) -> ImpressionExplorer:
     """The explorer for an experiment's original model; the ways it has followed last are kept."""
-    model = lab.load(lab.train())
+    model = experiment.load(experiment.train())
 
     @functools.lru_cache(maxsize=16)
     def follow(label: int, layer: str, recipe: str) -> tuple[pd.DataFrame, torch.Tensor]:
@@ -133,4 +133,6 @@ def impression_explorer(lab: Experiment, font: int = 14) -> ImpressionExplorer:
 
     recipes = tuple(filter(works, RECIPES))
     layers = [("pixels", "input"), *((name, name) for name in trainable_layers(model))]
-    return ImpressionExplorer(lab.title, lab.dataset.classes, layers, follow=follow, recipes=recipes, font=font)
+    return ImpressionExplorer(
+        experiment.title, experiment.dataset.classes, layers, follow=follow, recipes=recipes, font=font
+    )

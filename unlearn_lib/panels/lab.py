@@ -71,12 +71,12 @@ def _percent(share: float | None) -> str:
     return "of no test pictures" if share is None else f"{100 * share:.1f} %"
 
 
-def lab_panel(lab: Experiment, *, samples: int = 50, epochs: int = 100, font: int = 14) -> LabPanel:
+def lab_panel(experiment: Experiment, *, samples: int = 50, epochs: int = 100, font: int = 14) -> LabPanel:
     """The lab's panel for an experiment, over its grid."""
-    grid = lab_grid(lab, samples=samples, epochs=epochs)
+    grid = lab_grid(experiment, samples=samples, epochs=epochs)
 
     def run(*chosen) -> dict:
         with redirect_progress(lambda *bar: None):
-            return lab_run(lab, *chosen, samples=samples, epochs=epochs)
+            return lab_run(experiment, *chosen, samples=samples, epochs=epochs)
 
-    return LabPanel(lab.title, grid, run=run, font=font)
+    return LabPanel(experiment.title, grid, run=run, font=font)

@@ -28,8 +28,8 @@ class LiveNetwork:
     All raise UserError where the original has been made anew since: what is kept would be another network's.
     """
 
-    def __init__(self, lab: Experiment, original: Run):
-        self.lab, self.data, self.model = lab, lab.dataset, lab.load(original)
+    def __init__(self, experiment: Experiment, original: Run):
+        self.experiment, self.data, self.model = experiment, experiment.dataset, experiment.load(original)
         self._file, self._impressions, self._features, self._logits = original.fingerprint(), {}, {}, {}
         self._variants: dict[tuple, Experiment] = {}
 
@@ -48,7 +48,9 @@ class LiveNetwork:
         if key not in self._impressions:
             self._impressions[key] = self._variant(choice["forget"]).impressions(layer, recipe=key[1], on_step=watch)
         with redirect_progress(lambda *bar: None):
-            return ZeroShotUnlearner(self.model, self._impressions[key], **choice, seed=self.lab.seed).unlearn(on_step)
+            return ZeroShotUnlearner(self.model, self._impressions[key], **choice, seed=self.experiment.seed).unlearn(
+                on_step
+            )
 
     def judge(self, unlearned: nn.Module, choice: dict) -> tuple[dict, float | None]:
         """`score` of original, masked, unlearned and, where it is trained, golden; and the seconds golden took."""
@@ -82,7 +84,7 @@ class LiveNetwork:
         if choice["method"] != "mask":
             rate = "auto" if choice["lr"] is None else f"{choice['lr']:.4g}"
             code += f"-lr{rate}-w{choice['forget_weight']:g}-e{epochs}"
-        version = "-".join(filter(None, (self.lab.version, code)))
+        version = "-".join(filter(None, (self.experiment.version, code)))
         numbers = {name: value for name, value in choice.items() if name != "forget"} | {"epochs": epochs}
         with redirect_progress(lambda *bar: None):
             return str(self._variant(choice["forget"]).unlearn(**numbers, version=version).path)
@@ -108,7 +110,7 @@ class LiveNetwork:
     def _variant(self, forget: list[int]) -> Experiment:
         key = tuple(forget)
         if key not in self._variants:
-            self._variants[key] = replace(self.lab, forget=forget, force=False)
+            self._variants[key] = replace(self.experiment, forget=forget, force=False)
             vars(self._variants[key])["dataset"] = self.data  # which is not read again
         if (original := self._variants[key].original()).fingerprint() != self._file:
             raise UserError(f"run: {original.name} was made anew since this panel was; run the panel's cell again")

@@ -211,24 +211,24 @@ def _in_words(blocks: dict, seconds: float, golden_seconds: float | None) -> str
     return f"{sentence}, golden {golden_seconds:.1f} s: {times:{'.0f' if times >= 10 else '.2g'}} times."
 
 
-def unlearning_panel(lab: Experiment, font: int = 14) -> UnlearningPanel:
+def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
     """The panel for an experiment's original model, which is trained where that has not been done.
 
     font: size of the letters in pixels; 18 is readable on a projector.
     """
-    live = LiveNetwork(lab, lab.train())
+    live = LiveNetwork(experiment, experiment.train())
     layers, deep = trainable_layers(live.model), deep_layer(live.model)
     return UnlearningPanel(
-        lab.title,
-        lab.dataset.classes,
+        experiment.title,
+        experiment.dataset.classes,
         layers if deep in layers else [deep, *layers],
-        list(lab.forget_classes),
+        list(experiment.forget_classes),
         unlearn=live.unlearn,
         judge=live.judge,
         save=live.save,
         golden=live.train_golden,
         thumbnails=live.thumbnails(),
         layer_of={"published": layers[-1], "deep": deep},
-        seed=lab.seed,
+        seed=experiment.seed,
         font=font,
     )

@@ -50,11 +50,11 @@ def is_trained(sweep: Sweep, key: str) -> bool:
 def train(sweep: Sweep, key: str) -> str | None:
     """Train an original, or golden where classes are left out; what went wrong, in a sentence."""
     try:
-        lab = _lab(sweep, key)
-        if not lab.forget:
-            lab.train()
-        elif len(lab.dataset.train):
-            lab.golden()
+        experiment = _lab(sweep, key)
+        if not experiment.forget:
+            experiment.train()
+        elif len(experiment.dataset.train):
+            experiment.golden()
     except Exception as error:  # whatever it is, the other points go on
         return _sentence(error)
 
@@ -62,16 +62,16 @@ def train(sweep: Sweep, key: str) -> str | None:
 def make_row(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False) -> dict | None:
     """The row of a point, audited with a band of `seeds`: of the run that is there, or made; None where neither is."""
     try:
-        lab = _lab(sweep, training_key(point, point["forget"]))
+        experiment = _lab(sweep, training_key(point, point["forget"]))
         if make:
-            method, choice, numbers = _choice(lab, point)
-            run, status = lab.unlearn(method, **choice, **numbers), "made"
+            method, choice, numbers = _choice(experiment, point)
+            run, status = experiment.unlearn(method, **choice, **numbers), "made"
             if not _is_audited(sweep, run, seeds):
-                run = audit_run(lab, run, seeds=seeds)
+                run = audit_run(experiment, run, seeds=seeds)
         else:
-            run, status = _found(sweep, lab, point), "there"
+            run, status = _found(sweep, experiment, point), "there"
             if run is None or not _is_audited(sweep, run, seeds):
-                _check(sweep, lab, point)
+                _check(sweep, experiment, point)
                 return None
         facts = {"run": run.name, "status": status, "error": None, **_flat(run.metrics)}
         return _told(point) | facts
@@ -79,15 +79,15 @@ def make_row(sweep: Sweep, point: dict, seeds: list[int], *, make: bool = False)
         return failed_row(point, _sentence(error))
 
 
-def _found(sweep: Sweep, lab: Experiment, point: dict) -> Run | None:
+def _found(sweep: Sweep, experiment: Experiment, point: dict) -> Run | None:
     """The finished run of a point, golden's figures beside its own; None where it is yet to be made."""
     original, golden = _trained(sweep, training_key(point)), _trained(sweep, training_key(point, point["forget"]))
-    if original is None or (golden is None and len(lab.dataset.train)):
+    if original is None or (golden is None and len(experiment.dataset.train)):
         return None
-    method, choice, numbers = _choice(lab, point)
+    method, choice, numbers = _choice(experiment, point)
     kind = METHODS[0] if method == "distill" else method  # they begin at the same layer
     choice["layer"] = choice["layer"] or _layer(original.path, original.fingerprint(), kind)
-    run = find_run(lab.root, *unlearned_place(lab, original, method, **choice, numbers=numbers))
+    run = find_run(experiment.root, *unlearned_place(experiment, original, method, **choice, numbers=numbers))
     if run is None or golden is None:
         return run
     beside = run.metrics["golden"]
@@ -103,24 +103,24 @@ def _is_audited(sweep: Sweep, run: Run, seeds: list[int]) -> bool:
     return audit["layer"] == _layer(original.path, original.fingerprint(), "mask")
 
 
-def _check(sweep: Sweep, lab: Experiment, point: dict) -> None:
+def _check(sweep: Sweep, experiment: Experiment, point: dict) -> None:
     """Raise UserError for a point that cannot be made, before anything is trained for it."""
-    check_forget(lab.forget_classes, lab.dataset.num_classes)
+    check_forget(experiment.forget_classes, experiment.dataset.num_classes)
     chosen = {name: value for name, value in point.items() if name in ("method", *UNLEARNING)}
     _check_choice(sweep, training_key(point | {"seed": 0}), json.dumps(chosen))
 
 
 @functools.lru_cache(maxsize=64)
 def _check_choice(sweep: Sweep, key: str, chosen: str) -> None:
-    lab = _lab(sweep, key)
-    method, choice, numbers = _choice(lab, json.loads(chosen))
-    check_choice(lab.new_model().eval(), method, choice["layer"], choice["samples"], choice["recipe"], numbers)
+    experiment = _lab(sweep, key)
+    method, choice, numbers = _choice(experiment, json.loads(chosen))
+    check_choice(experiment.new_model().eval(), method, choice["layer"], choice["samples"], choice["recipe"], numbers)
 
 
-def _choice(lab: Experiment, point: dict) -> tuple[str, dict, dict]:
+def _choice(experiment: Experiment, point: dict) -> tuple[str, dict, dict]:
     """Method, choices and numbers of a point's unlearning."""
     code = _code(point, (*UNLEARNING, "memory"))  # which changes some impressions
-    version = "-".join(filter(None, (lab.version, code)))
+    version = "-".join(filter(None, (experiment.version, code)))
     choice = {"layer": point.get("layer"), "samples": point.get("samples", 100), "recipe": point.get("recipe")}
     numbers = {name: point[name] for name in NUMBERS if name in point}
     return point.get("method", METHODS[0]), choice | {"version": version or None}, numbers
@@ -132,9 +132,11 @@ def _lab(sweep: Sweep, key: str) -> Experiment:
     given, forget = json.loads(key)
     place = dict(sweep.place)
     place["version"] = "-".join(filter(None, (place["version"], _code(given, TRAINING - SILENT)))) or None
-    lab = Experiment(**given, **place, forget=tuple(forget))
-    vars(lab)["dataset"] = _pictures(lab.data, lab.data_root, lab.framing, lab.start["flip"], sweep.name)
-    return lab
+    experiment = Experiment(**given, **place, forget=tuple(forget))
+    vars(experiment)["dataset"] = _pictures(
+        experiment.data, experiment.data_root, experiment.framing, experiment.start["flip"], sweep.name
+    )
+    return experiment
 
 
 def forget_labs() -> None:
@@ -150,10 +152,10 @@ def _pictures(data: str, data_root: str | None, framing, flip: bool | None, swee
 
 @functools.lru_cache(maxsize=1024)
 def _trained(sweep: Sweep, key: str) -> Run | None:
-    (given, forget), lab = json.loads(key), _lab(sweep, key)
+    (given, forget), experiment = json.loads(key), _lab(sweep, key)
     if not forget:
-        return lab.finished_original()
-    return _trained(sweep, training_key(given)) and lab.finished_golden()
+        return experiment.finished_original()
+    return _trained(sweep, training_key(given)) and experiment.finished_golden()
 
 
 @functools.lru_cache(maxsize=64)

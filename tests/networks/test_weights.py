@@ -300,8 +300,8 @@ def test_efficientnet_lite0_knows_a_flower_and_a_palace():
 
 def test_fine_tuning_starts_golden_from_the_same_weights_and_unlearning_finds_the_size(tmp_path, file):
     common = {"data": "digits", "forget": [0, 1], "runs_root": tmp_path / "runs"}
-    lab = Experiment("mobilenet_v3_small", size=32, weights=str(file), train_epochs=1, **common)
-    assert (lab.train().config["weights"], lab.golden().config["weights"]) == (str(file), str(file))
+    experiment = Experiment("mobilenet_v3_small", size=32, weights=str(file), train_epochs=1, **common)
+    assert (experiment.train().config["weights"], experiment.golden().config["weights"]) == (str(file), str(file))
     later = Experiment("mobilenet_v3_small", **common)
     assert later.start == {"size": 32, "weights": str(file), "flip": None}
     run = later.unlearn("mask")

@@ -432,21 +432,21 @@ def give_up_early(monkeypatch, batches=160):
 
 @pytest.fixture(scope="module")
 def tiny_once(tmp_path_factory):
-    lab = Lab(tmp_path_factory.mktemp("tiny"), seed=3)
-    lab.train()
+    experiment = Lab(tmp_path_factory.mktemp("tiny"), seed=3)
+    experiment.train()
     with pytest.MonkeyPatch.context() as monkeypatch:
         give_up_early(monkeypatch)
-        return lab, audit_run(lab, lab.unlearn(), seeds=[3, 4, 6])
+        return experiment, audit_run(experiment, experiment.unlearn(), seeds=[3, 4, 6])
 
 
 @pytest.fixture
 def tiny(tiny_once, tmp_path, monkeypatch):
     """The tiny network's lab of seed 3, an unlearned run, and its audit beside golden networks of three seeds."""
     give_up_early(monkeypatch)
-    lab, audited = tiny_once
-    lab = replace(lab, root=Path(shutil.copytree(lab.root, tmp_path / "runs")))
-    audited = open_run(lab.root, audited.name)
-    return lab, audited, audited.metrics["audit"]
+    experiment, audited = tiny_once
+    experiment = replace(experiment, root=Path(shutil.copytree(experiment.root, tmp_path / "runs")))
+    audited = open_run(experiment.root, audited.name)
+    return experiment, audited, audited.metrics["audit"]
 
 
 def test_an_audit_lands_in_metrics_json_with_all_its_parts(tiny):
@@ -464,9 +464,9 @@ def test_an_audit_lands_in_metrics_json_with_all_its_parts(tiny):
 
 
 def test_each_metric_has_the_band_of_the_golden_networks_and_its_verdict(tiny):
-    lab, _, block = tiny
-    goldens = [replace(lab, seed=seed) for seed in (3, 4, 6)]
-    retain = [evaluate(g.load(g.finished_golden()), lab.dataset, [1])["retain_accuracy"] for g in goldens]
+    experiment, _, block = tiny
+    goldens = [replace(experiment, seed=seed) for seed in (3, 4, 6)]
+    retain = [evaluate(g.load(g.finished_golden()), experiment.dataset, [1])["retain_accuracy"] for g in goldens]
     band = block["retain_accuracy"]["band"]["golden"]
     assert band == json.loads(json.dumps(golden_band(retain)))
     assert block["retain_accuracy"]["verdict"] == verdict(block["retain_accuracy"]["unlearned"], band)
@@ -475,34 +475,35 @@ def test_each_metric_has_the_band_of_the_golden_networks_and_its_verdict(tiny):
 
 def test_golden_networks_that_did_not_relearn_stand_at_the_limit_in_their_band(tmp_path, monkeypatch):
     give_up_early(monkeypatch, 1)
-    lab = Lab(tmp_path)
-    lab.train()
-    times = audit_run(lab, lab.unlearn(), seeds=[0, 1]).metrics["audit"]["relearn"]
+    experiment = Lab(tmp_path)
+    experiment.train()
+    times = audit_run(experiment, experiment.unlearn(), seeds=[0, 1]).metrics["audit"]["relearn"]
     assert times["golden"] is None
     assert times["band"]["golden"]["values"] == [1, 1]
 
 
 def test_the_networks_that_an_audit_trained_are_found_again_and_those_of_other_classes_not(tiny):
-    lab, _, _ = tiny
-    replace(lab, seed=7).train()  # without a golden network
-    assert trained_seeds(lab) == [3, 4, 6]
-    far = replace(lab, seed=2026)
+    experiment, _, _ = tiny
+    replace(experiment, seed=7).train()  # without a golden network
+    assert trained_seeds(experiment) == [3, 4, 6]
+    far = replace(experiment, seed=2026)
     far.train(), far.golden()
-    assert trained_seeds(lab) == [3, 4, 6, 2026]
+    assert trained_seeds(experiment) == [3, 4, 6, 2026]
 
 
 def test_an_audit_made_before_is_read_again_without_a_word(tiny, caplog):
-    lab, audited, block = tiny
+    experiment, audited, block = tiny
     caplog.set_level("INFO", "unlearn_lib")
-    assert audit_run(lab, audited).metrics["audit"] == block
+    assert audit_run(experiment, audited).metrics["audit"] == block
     assert caplog.messages == []
 
 
 def test_with_force_everything_is_audited_anew(tiny, caplog):
-    lab, audited, block = tiny
+    experiment, audited, block = tiny
     caplog.set_level("INFO", "unlearn_lib")
     assert (
-        audit_run(lab, audited, seeds=[3], force=True).metrics["audit"]["probe"]["golden"] == block["probe"]["golden"]
+        audit_run(experiment, audited, seeds=[3], force=True).metrics["audit"]["probe"]["golden"]
+        == block["probe"]["golden"]
     )
     assert caplog.messages == [
         "tiny-tiny-s3: audited",
@@ -513,53 +514,53 @@ def test_with_force_everything_is_audited_anew(tiny, caplog):
 
 
 def test_no_other_network_takes_the_place_of_a_run_while_it_is_audited(tiny, monkeypatch):
-    lab, audited, _ = tiny
+    experiment, audited, _ = tiny
 
     def audit(*args, **numbers):
         with pytest.raises(Timeout):
-            FileLock(lab.root / ".locks" / f"{audited.name}.lock").acquire(blocking=False)
+            FileLock(experiment.root / ".locks" / f"{audited.name}.lock").acquire(blocking=False)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["unlearn_lib.auditing.verdict"], "audit", audit)
     with pytest.raises(KeyboardInterrupt):
-        audit_run(lab, audited, seeds=[3], force=True)
+        audit_run(experiment, audited, seeds=[3], force=True)
 
 
 def test_numbers_of_other_test_pictures_or_another_layer_are_not_taken(tiny):
-    lab, audited, block = tiny
-    other = replace(lab, data=changed(lab.dataset, "test", images=255 - lab.dataset.test.images))
+    experiment, audited, block = tiny
+    other = replace(experiment, data=changed(experiment.dataset, "test", images=255 - experiment.dataset.test.images))
     inverted = audit_run(other, audited, seeds=[3]).metrics["audit"]
     assert inverted["retain_accuracy"]["original"] != block["retain_accuracy"]["original"]
-    deeper = audit_run(lab, audited, seeds=[3], layer="input").metrics["audit"]
+    deeper = audit_run(experiment, audited, seeds=[3], layer="input").metrics["audit"]
     assert deeper["layer"] == "input"
-    found = probe_forget_classes(lab.load(audited), lab.dataset, [1], "input")
+    found = probe_forget_classes(experiment.load(audited), experiment.dataset, [1], "input")
     assert deeper["probe"]["unlearned"] == found != block["probe"]["unlearned"]
 
 
 def test_a_run_of_another_original_than_there_is_now_is_not_audited(tmp_path):
-    lab = Lab(tmp_path)
-    lab.train()
-    run = lab.unlearn()
-    replace(lab, data=tiny_data(train=20)).train()
+    experiment = Lab(tmp_path)
+    experiment.train()
+    run = experiment.unlearn()
+    replace(experiment, data=tiny_data(train=20)).train()
     with pytest.raises(
         ValueError, match="run: tiny-tiny-unlearned-s0 was unlearned from another network than tiny-tiny-s0 is now"
     ):
-        audit_run(lab, run)
+        audit_run(experiment, run)
 
 
 def test_an_original_that_never_knew_the_classes_leaves_nothing_to_audit(tmp_path):
-    lab = Lab(tmp_path)
-    lab._write("original", lab._trained(lab.forget_classes), ())
+    experiment = Lab(tmp_path)
+    experiment._write("original", experiment._trained(experiment.forget_classes), ())
     with pytest.raises(ValueError, match="run: tiny-tiny-s0 is right on no test picture of .1.; it knows"):
-        audit_run(lab, lab.unlearn())
+        audit_run(experiment, experiment.unlearn())
 
 
 def test_an_audit_without_test_pictures_of_the_classes_says_so(tmp_path):
     data = tiny_data()
-    lab = Lab(tmp_path, data=replace(data, test=data.test.without([1])))
-    lab.train()
+    experiment = Lab(tmp_path, data=replace(data, test=data.test.without([1])))
+    experiment.train()
     with pytest.raises(ValueError, match="data: tiny has no test picture to forget that opens"):
-        audit_run(lab, lab.unlearn())
+        audit_run(experiment, experiment.unlearn())
 
 
 def test_the_table_has_a_column_a_model_and_a_verdict_a_run(tiny):
@@ -597,9 +598,9 @@ def test_audits_that_do_not_belong_side_by_side_stand_in_no_table(tiny, other):
 
 def test_too_few_pictures_for_a_membership_attack_are_a_dash_in_the_table(tmp_path, monkeypatch):
     give_up_early(monkeypatch)
-    lab = Lab(tmp_path, data=tiny_data(test=4))
-    lab.train()
-    block = audit_run(lab, lab.unlearn(), seeds=[0, 1]).metrics["audit"]
+    experiment = Lab(tmp_path, data=tiny_data(test=4))
+    experiment.train()
+    block = audit_run(experiment, experiment.unlearn(), seeds=[0, 1]).metrics["audit"]
     row = audit_table({"last": block}).loc["membership inference, %"]
     assert row["original"] == row["last"] == row["golden band"] == "-"
     assert row["verdict, last"] == "no band"
@@ -609,11 +610,11 @@ SOON = 10  # mini-batches of LeNet5, of which the tests of the shell read no res
 
 
 @pytest.fixture(scope="module")
-def audited_once(lab):
-    run = lab.unlearn("distill")
+def audited_once(experiment):
+    run = experiment.unlearn("distill")
     with pytest.MonkeyPatch.context() as monkeypatch:
         give_up_early(monkeypatch, SOON)
-        assert main(["audit", "--run", run.name, "--runs-root", str(lab.root), "--seeds", "1"]) == 0
+        assert main(["audit", "--run", run.name, "--runs-root", str(experiment.root), "--seeds", "1"]) == 0
     return run
 
 
@@ -624,14 +625,14 @@ def audited(audited_once, monkeypatch):
     return audited_once
 
 
-def test_the_shell_audits_a_run_by_its_name(lab, audited, capsys):
-    assert main(["audit", "--run", audited.name, "--runs-root", str(lab.root), "--seeds", "1", "--json"]) == 0
+def test_the_shell_audits_a_run_by_its_name(experiment, audited, capsys):
+    assert main(["audit", "--run", audited.name, "--runs-root", str(experiment.root), "--seeds", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["audit"] == json.loads(brief_json(audited.metrics))["audit"]
     assert (audited.path / "relearning.png").is_file()
 
 
-def test_the_shells_table_names_the_data_and_what_moved(lab, audited, capsys):
-    assert main(["audit", "--run", audited.name, "--runs-root", str(lab.root), "--seeds", "1"]) == 0
+def test_the_shells_table_names_the_data_and_what_moved(experiment, audited, capsys):
+    assert main(["audit", "--run", audited.name, "--runs-root", str(experiment.root), "--seeds", "1"]) == 0
     printed = capsys.readouterr().out
     assert "lenet5 on digits" in printed
     assert "linear probe on F, %" in printed
@@ -639,25 +640,25 @@ def test_the_shells_table_names_the_data_and_what_moved(lab, audited, capsys):
 
 
 @pytest.mark.parametrize("name, word", [("nothing", "no 'nothing'"), ("lenet5-digits-s0", "an unlearned run")])
-def test_what_cannot_be_audited_is_a_sentence(lab, name, word, capsys):
-    assert main(["audit", "--run", name, "--runs-root", str(lab.root)]) == 2
+def test_what_cannot_be_audited_is_a_sentence(experiment, name, word, capsys):
+    assert main(["audit", "--run", name, "--runs-root", str(experiment.root)]) == 2
     assert word in capsys.readouterr().err
 
 
-def test_a_run_that_forgot_other_classes_is_not_audited_as_this_one(lab, audited):
+def test_a_run_that_forgot_other_classes_is_not_audited_as_this_one(experiment, audited):
     other = open_experiment(audited, forget=[5])
     with pytest.raises(ValueError, match="forget: .5. given, but"):
         audit_run(other, audited)
 
 
-def test_an_unknown_layer_is_refused_before_any_audit(lab, audited):
+def test_an_unknown_layer_is_refused_before_any_audit(experiment, audited):
     with pytest.raises(ValueError, match="layer: 'fc9' given"):
-        audit_run(lab, audited, layer="fc9")
+        audit_run(experiment, audited, layer="fc9")
 
 
-def test_the_lab_has_sixteen_outcomes_and_reads_them_again(lab):
-    grid = lab_grid(lab, samples=5, epochs=3)
+def test_the_lab_has_sixteen_outcomes_and_reads_them_again(experiment):
+    grid = lab_grid(experiment, samples=5, epochs=3)
     assert len(grid) == 16
     assert grid.index.is_unique
-    assert lab_grid(lab, samples=5, epochs=3).equals(grid)
-    assert find_head(lab.load(lab.original())) == "fc3"
+    assert lab_grid(experiment, samples=5, epochs=3).equals(grid)
+    assert find_head(experiment.load(experiment.original())) == "fc3"

@@ -120,10 +120,10 @@ def test_training_curves_of_every_model():
 
 
 @pytest.mark.parametrize("layer", ["input", "conv2", "fc3"])
-def test_impressions_are_drawn_with_their_diagnostics(lab, layer):
-    made = lab.impressions(layer, samples=3)
-    diagnosis = diagnose(lab.load(lab.original()), made)
-    figure = plot_impressions(made, diagnosis, lab.dataset.classes, "impressions")
+def test_impressions_are_drawn_with_their_diagnostics(experiment, layer):
+    made = experiment.impressions(layer, samples=3)
+    diagnosis = diagnose(experiment.load(experiment.original()), made)
+    figure = plot_impressions(made, diagnosis, experiment.dataset.classes, "impressions")
     assert len(figure.axes) == 10 + 4
 
 
@@ -133,8 +133,8 @@ def test_confusion_matrices_are_in_percent_of_their_row():
     assert marks == ["75", "25"]
 
 
-def test_losses_growth_and_responsive_layers_are_drawn_as_measured(lab):
-    net = lab.load(lab.original())
+def test_losses_growth_and_responsive_layers_are_drawn_as_measured(experiment):
+    net = experiment.load(experiment.original())
     growth, states = follow_impression(net, 3, "fc2", steps=10)
     assert list(growth["confidence"]) == plot_growth(growth, states, "growth").axes[8].lines[0].get_ydata().tolist()
     layers = responsive_layers(net, tries=2, layers=["pool2", "fc3"])

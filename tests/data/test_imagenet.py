@@ -39,7 +39,7 @@ def weights(tmp_path):
 
 
 @pytest.fixture
-def lab(root, weights, tmp_path):
+def experiment(root, weights, tmp_path):
     words = {"data_root": root, "runs_root": tmp_path / "runs"}
     return Experiment("mobilenet_v3_small", "imagenet", forget=["0-49", "crane"], size=32, weights=weights, **words)
 
@@ -111,59 +111,59 @@ def test_an_absent_imagenet_is_said_with_both_layouts(tmp_path):
         load_data("imagenet", tmp_path)
 
 
-def test_weights_are_taken_as_they_come_and_what_does_not_open_is_left_out(lab):
-    original = lab.train()
+def test_weights_are_taken_as_they_come_and_what_does_not_open_is_left_out(experiment):
+    original = experiment.train()
     assert sum(map(sum, original.metrics["original"]["confusion"])) == 11
     assert original.config["unreadable"] == ["val/n01514668/ILSVRC2012_val_00000005.JPEG"]
     assert original.history == {}
 
 
-def test_golden_is_refused_where_there_are_no_training_pictures(lab):
+def test_golden_is_refused_where_there_are_no_training_pictures(experiment):
     with pytest.raises(ValueError, match="golden: imagenet has no training pictures"):
-        lab.golden()
+        experiment.golden()
 
 
 def test_without_weights_there_is_nothing_to_take(root, tmp_path):
-    lab = Experiment("resnet18", "imagenet", size=32, data_root=root, runs_root=tmp_path / "runs")
+    experiment = Experiment("resnet18", "imagenet", size=32, data_root=root, runs_root=tmp_path / "runs")
     with pytest.raises(ValueError, match="weights: none given"):
-        lab.train()
+        experiment.train()
 
 
 def test_weights_for_other_classes_are_refused(root, tmp_path):
     torch.save(make_model("resnet18", 10, size=32).state_dict(), tmp_path / "ten.pth")
     words = {"data_root": root, "runs_root": tmp_path / "runs", "size": 32}
-    lab = Experiment("resnet18", "imagenet", weights=str(tmp_path / "ten.pth"), **words)
+    experiment = Experiment("resnet18", "imagenet", weights=str(tmp_path / "ten.pth"), **words)
     with pytest.raises(ValueError, match="has 10 outputs, imagenet 1000 classes"):
-        lab.train()
+        experiment.train()
 
 
-def test_the_bodys_activations_serve_after_the_pictures_are_gone(lab, root):
-    run = lab.train()
-    model = lab.load(run)
-    x, labels = load_activations(run, model, lab.dataset, "classifier.0")
+def test_the_bodys_activations_serve_after_the_pictures_are_gone(experiment, root):
+    run = experiment.train()
+    model = experiment.load(run)
+    x, labels = load_activations(run, model, experiment.dataset, "classifier.0")
     assert len(x) == len(labels) == 11
     for path in (root / "ImageNet" / "val").glob("*/*"):
         path.write_bytes(b"")
-    again, _ = load_activations(run, model, lab.dataset, "classifier.0")
+    again, _ = load_activations(run, model, experiment.dataset, "classifier.0")
     assert torch.equal(x, again)
 
 
-def test_the_tail_on_kept_activations_is_judged_as_the_whole_on_pictures_is(lab):
-    run = lab.train()
-    model = lab.load(run)
-    kept = load_activations(run, model, lab.dataset, "features.9")
-    whole = evaluate(model, lab.dataset, lab.forget_classes)
-    assert evaluate_tail(model, "features.9", *kept, lab.dataset, lab.forget_classes) == whole
+def test_the_tail_on_kept_activations_is_judged_as_the_whole_on_pictures_is(experiment):
+    run = experiment.train()
+    model = experiment.load(run)
+    kept = load_activations(run, model, experiment.dataset, "features.9")
+    whole = evaluate(model, experiment.dataset, experiment.forget_classes)
+    assert evaluate_tail(model, "features.9", *kept, experiment.dataset, experiment.forget_classes) == whole
 
 
-def test_activations_of_another_model_are_not_taken(lab):
-    run = lab.train()
-    model = lab.load(run)
-    x, _ = load_activations(run, model, lab.dataset, "features.12")
+def test_activations_of_another_model_are_not_taken(experiment):
+    run = experiment.train()
+    model = experiment.load(run)
+    x, _ = load_activations(run, model, experiment.dataset, "features.12")
     with torch.no_grad():
         next(model.parameters()).mul_(2)
     (run.path / "model.safetensors").write_bytes(b"another")
-    y, _ = load_activations(run, model, lab.dataset, "features.12")
+    y, _ = load_activations(run, model, experiment.dataset, "features.12")
     assert not torch.equal(x, y)
     assert y.shape == x.shape
 

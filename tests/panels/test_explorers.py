@@ -54,8 +54,8 @@ def test_a_way_that_cannot_be_followed_is_a_sentence(explorer):
     assert "Not made. layer: too large." in explorer.status.value
 
 
-def test_the_explorer_of_a_network_begins_in_noise_and_ends_in_its_class(lab):
-    explorer = impression_explorer(lab)
+def test_the_explorer_of_a_network_begins_in_noise_and_ends_in_its_class(experiment):
+    explorer = impression_explorer(experiment)
     assert "deepinversion" not in explorer.recipe.options  # LeNet5 has no BatchNorm
     explorer.recipe.value, explorer.label.value = "calibrated", 7
     assert explorer.growth["confidence"].iloc[-1] > 0.9
@@ -145,11 +145,11 @@ def test_a_run_that_does_not_open_is_a_sentence(comparison):
     assert "Not compared. model file: damaged." in comparison.status.value
 
 
-def test_saved_runs_are_compared_and_new_ones_are_found(lab, tmp_path):
-    original, golden = lab.train(), lab.golden()
+def test_saved_runs_are_compared_and_new_ones_are_found(experiment, tmp_path):
+    original, golden = experiment.train(), experiment.golden()
     for run in (original, golden):
         shutil.copytree(run.path, tmp_path / run.name)
-    moved = replace(lab, runs_root=tmp_path)
+    moved = replace(experiment, runs_root=tmp_path)
     panel = comparison_panel(moved)
     assert panel.first.value == original.name
     assert panel.second.value == golden.name
@@ -158,7 +158,7 @@ def test_saved_runs_are_compared_and_new_ones_are_found(lab, tmp_path):
     panel.refresh.click()
     assert panel.second.value == golden.name
     panel.second.value = run.name
-    wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in lab.forget_classes)
+    wrong = sum(sum(run.metrics["unlearned"]["confusion"][c]) for c in experiment.forget_classes)
     changed = int(panel.status.value.split(" of ")[0].removeprefix("<b>"))
     assert changed >= 0.9 * wrong
 
@@ -169,12 +169,12 @@ def test_a_run_that_was_made_anew_is_judged_anew(comparison, monkeypatch):
     assert "2 of 4 test pictures changed their answer" in comparison.status.value
 
 
-def test_runs_that_take_their_pictures_otherwise_are_not_compared(lab, tmp_path, monkeypatch):
-    for run in (lab.train(), lab.golden()):
+def test_runs_that_take_their_pictures_otherwise_are_not_compared(experiment, tmp_path, monkeypatch):
+    for run in (experiment.train(), experiment.golden()):
         shutil.copytree(run.path, tmp_path / run.name)
-    path = tmp_path / lab.golden().name / "config.json"
+    path = tmp_path / experiment.golden().name / "config.json"
     path.write_text(path.read_text().replace('"weights": null', '"weights": "tuned.pth"'))
-    panel = comparison_panel(replace(lab, runs_root=tmp_path))
+    panel = comparison_panel(replace(experiment, runs_root=tmp_path))
     assert len(panel.first.options) == 2  # LeNet5's weights want nothing
     monkeypatch.setattr(compare, "find_framing", lambda model, weights: weights)
     panel.refresh.click()

@@ -421,17 +421,17 @@ def test_a_notebooks_bar_is_hidden_at_its_end_and_not_closed(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def real(lab):
-    return unlearning_panel(lab)
+def real(experiment):
+    return unlearning_panel(experiment)
 
 
-def test_the_real_panel_forgets_and_agrees_with_the_whole_models_evaluation(real, lab):
+def test_the_real_panel_forgets_and_agrees_with_the_whole_models_evaluation(real, experiment):
     real.set_back()
     real.run.click()
     real.wait()
     assert "Done" in real.status.value
     assert real.blocks["unlearned"]["forget_accuracy"] <= 0.02
-    run = lab.unlearn("neggrad+")
+    run = experiment.unlearn("neggrad+")
     assert {name: block["confusion"] for name, block in real.blocks.items()} == {
         name: block["confusion"] for name, block in run.blocks.items()
     }
@@ -464,10 +464,10 @@ def save(panel):
 
 
 @pytest.fixture(scope="module")
-def other(lab, tmp_path_factory):
+def other(experiment, tmp_path_factory):
     """A panel of another seed than 0."""
     root = tmp_path_factory.mktemp("runs")
-    return unlearning_panel(replace(lab, seed=3, train_epochs=2, runs_root=root))
+    return unlearning_panel(replace(experiment, seed=3, train_epochs=2, runs_root=root))
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "deep"])  # whose pictures take a minute
@@ -545,11 +545,11 @@ def test_golden_is_trained_from_the_panel_and_is_the_experiments_own(other):
 
 
 def test_nothing_is_made_from_an_original_that_was_made_anew(tmp_path):
-    lab = Experiment("lenet5", "digits", forget=[1], train_epochs=1, runs_root=tmp_path)
-    panel = unlearning_panel(lab)
+    experiment = Experiment("lenet5", "digits", forget=[1], train_epochs=1, runs_root=tmp_path)
+    panel = unlearning_panel(experiment)
     panel.run.click()
     panel.wait()
-    replace(lab, train_epochs=2, force=True).train()
+    replace(experiment, train_epochs=2, force=True).train()
     panel.save.click()
     panel.wait()
     assert "Not saved. run: lenet5-digits-s0 was made anew since this panel was" in panel.status.value
@@ -563,7 +563,7 @@ def test_nothing_is_made_from_an_original_that_was_made_anew(tmp_path):
 def test_the_panels_variants_share_the_data_that_was_read(other):
     variant = other._judge.__self__._variant([5, 7])
     assert variant.forget_classes == [5, 7]
-    assert variant.dataset is other._judge.__self__.lab.dataset
+    assert variant.dataset is other._judge.__self__.experiment.dataset
 
 
 def test_what_the_status_says_after_a_run_holds_when_the_controls_have_moved(panel, slow):

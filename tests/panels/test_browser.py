@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync"""
@@ -132,8 +132,8 @@ def check_layout(page, name):
 
 
 LESSON = """from unlearn_lib import from_preset, unlearning_panel
-lab = from_preset()
-panel = unlearning_panel(lab)
+experiment = from_preset()
+panel = unlearning_panel(experiment)
 panel.start()
 panel.wait()
 panel.widget"""
@@ -167,9 +167,9 @@ def test_a_reader_forgets_classes_in_jupyterlab_with_mouse_and_keyboard(page, en
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     lesson = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(LESSON)], metadata=kernel)
     nbformat.write(lesson, tmp_path / "lesson.ipynb")
-    lab = """jupyterlab --no-browser --allow-root --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0
+    experiment = """jupyterlab --no-browser --allow-root --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0
     --IdentityProvider.token=reader --LabApp.expose_app_in_browser=True --ServerApp.root_dir="""
-    with server((lab + str(tmp_path)).split(), environment, tmp_path / "log") as address:
+    with server((experiment + str(tmp_path)).split(), environment, tmp_path / "log") as address:
         page.goto(f"{address}/lab/tree/lesson.ipynb?reset&token=reader")
         page.wait_for_function(
             """() => { const c = window.jupyterapp?.shell?.currentWidget?.sessionContext;

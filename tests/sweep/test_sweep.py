@@ -136,7 +136,7 @@ def test_points_of_other_memory_for_their_impressions_are_other_runs(swept, clie
 def test_a_point_whose_audit_has_not_all_seeds_of_the_grid_or_another_layer_is_audited_anew(swept, client, monkeypatch):
     asked = []
 
-    def audit_run(lab, run, seeds):
+    def audit_run(experiment, run, seeds):
         asked.append(seeds)
         return amend_run(run, run.metrics | {"audit": {"seeds": seeds, "layer": "fc3"}})
 

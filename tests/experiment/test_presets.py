@@ -68,8 +68,8 @@ def test_a_live_run_that_breaks_is_said_too(panel):
 
 
 @pytest.fixture(scope="module")
-def published(lab):
-    return make_impressions(lab.load(lab.original()), "fc3", samples=20, recipe="published")
+def published(experiment):
+    return make_impressions(experiment.load(experiment.original()), "fc3", samples=20, recipe="published")
 
 
 def after(model, impressions, forget, switches, epochs=3):
@@ -79,33 +79,35 @@ def after(model, impressions, forget, switches, epochs=3):
     return unlearner.unlearn()[0]
 
 
-def test_without_smoothing_nothing_moves_the_published_update(model, published, lab):
-    still = after(model, published, lab.forget_classes, Switches(smoothing=0.0))
-    moving = after(model, published, lab.forget_classes, Switches())
+def test_without_smoothing_nothing_moves_the_published_update(model, published, experiment):
+    still = after(model, published, experiment.forget_classes, Switches(smoothing=0.0))
+    moving = after(model, published, experiment.forget_classes, Switches())
     step = (still.fc3.bias - model.fc3.bias).abs().max()
     assert step < 0.05 * (moving.fc3.bias - model.fc3.bias).abs().max()
 
 
-def test_the_published_signs_lower_the_forget_biases_and_the_proses_raise_them(model, published, lab):
-    down, up = (after(model, published, lab.forget_classes, Switches(prose_signs=prose)) for prose in (False, True))
-    assert bool(((down.fc3.bias - model.fc3.bias)[lab.forget_classes] < 0).all())
-    assert bool(((up.fc3.bias - model.fc3.bias)[lab.forget_classes] > 0).all())
+def test_the_published_signs_lower_the_forget_biases_and_the_proses_raise_them(model, published, experiment):
+    down, up = (
+        after(model, published, experiment.forget_classes, Switches(prose_signs=prose)) for prose in (False, True)
+    )
+    assert bool(((down.fc3.bias - model.fc3.bias)[experiment.forget_classes] < 0).all())
+    assert bool(((up.fc3.bias - model.fc3.bias)[experiment.forget_classes] > 0).all())
 
 
-def test_the_weights_switch_lets_the_heads_weight_move(model, published, lab):
+def test_the_weights_switch_lets_the_heads_weight_move(model, published, experiment):
     frozen, trained = (
-        after(model, published, lab.forget_classes, Switches(weights=weights)) for weights in (False, True)
+        after(model, published, experiment.forget_classes, Switches(weights=weights)) for weights in (False, True)
     )
     assert torch.equal(frozen.fc3.weight, model.fc3.weight)
     assert not torch.equal(trained.fc3.weight, model.fc3.weight)
 
 
-def test_the_published_combination_is_the_published_method(lab):
-    head = find_head(lab.load(lab.original()))
-    run = lab.unlearn("published", epochs=5, samples=10, layer=head, version="short")
-    assert lab_run(lab, samples=10, epochs=5) == run.metrics["unlearned"]
+def test_the_published_combination_is_the_published_method(experiment):
+    head = find_head(experiment.load(experiment.original()))
+    run = experiment.unlearn("published", epochs=5, samples=10, layer=head, version="short")
+    assert lab_run(experiment, samples=10, epochs=5) == run.metrics["unlearned"]
 
 
-def test_an_unknown_choice_is_a_sentence(lab):
+def test_an_unknown_choice_is_a_sentence(experiment):
     with pytest.raises(ValueError, match="signs: 'both' given; published or prose is accepted"):
-        lab_run(lab, signs="both")
+        lab_run(experiment, signs="both")

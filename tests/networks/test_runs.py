@@ -20,8 +20,8 @@ FORGET = [1, 2, 3, 4]
 
 
 @pytest.fixture(scope="module")
-def unlearned(lab):
-    return lab.unlearn("distill")
+def unlearned(experiment):
+    return experiment.unlearn("distill")
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_code_is_short_and_another_set_has_another(first, second):
     assert (class_code(first) == class_code(second)) == (first == second)
 
 
-def test_a_run_holds_what_the_next_step_needs_and_no_pickle(lab, unlearned):
-    fresh = lab.unlearn("distill", version="fresh")  # one that no other test has audited
+def test_a_run_holds_what_the_next_step_needs_and_no_pickle(experiment, unlearned):
+    fresh = experiment.unlearn("distill", version="fresh")  # one that no other test has audited
     assert {p.name for p in fresh.path.iterdir()} == {
         "config.json",
         "metrics.json",
@@ -71,22 +71,22 @@ def test_metrics_have_the_four_models_side_by_side(unlearned):
         }
 
 
-def test_a_saved_model_read_back_gives_the_same_metrics(lab, unlearned):
-    assert evaluate(unlearned.load_model(), lab.dataset, FORGET) == unlearned.metrics["unlearned"]
+def test_a_saved_model_read_back_gives_the_same_metrics(experiment, unlearned):
+    assert evaluate(unlearned.load_model(), experiment.dataset, FORGET) == unlearned.metrics["unlearned"]
 
 
-def test_a_second_call_reuses_the_first(lab, unlearned):
+def test_a_second_call_reuses_the_first(experiment, unlearned):
     before = (unlearned.path / "model.safetensors").stat().st_mtime_ns
-    assert lab.unlearn("distill").metrics == unlearned.metrics
+    assert experiment.unlearn("distill").metrics == unlearned.metrics
     assert (unlearned.path / "model.safetensors").stat().st_mtime_ns == before
 
 
-def test_other_arguments_are_refused_with_the_two_ways_out(lab, unlearned):
+def test_other_arguments_are_refused_with_the_two_ways_out(experiment, unlearned):
     with pytest.raises(ValueError, match="lr: 0.01 given, but .* --force makes it anew, --version-name keeps both"):
-        lab.unlearn("distill", lr=0.01)
+        experiment.unlearn("distill", lr=0.01)
 
 
-def test_force_makes_it_anew_and_a_version_keeps_both(lab, runs, unlearned):
+def test_force_makes_it_anew_and_a_version_keeps_both(experiment, runs, unlearned):
     both = Experiment("lenet5", "digits", forget=FORGET, train_epochs=2, runs_root=runs, version="b")
     both.train()
     assert both.unlearn("mask").name == "lenet5-digits-unlearned-1-4-mask-s0-b"
@@ -98,54 +98,54 @@ def test_force_makes_it_anew_and_a_version_keeps_both(lab, runs, unlearned):
 
 
 def test_what_was_made_from_a_model_that_has_changed_is_not_reused(runs):
-    def lab(**more):
+    def experiment(**more):
         return Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="c", **more)
 
-    lab().train()
-    first = lab().impressions(samples=2)
-    assert torch.equal(lab().impressions(samples=2).x, first.x)
-    lab().unlearn("mask")
+    experiment().train()
+    first = experiment().impressions(samples=2)
+    assert torch.equal(experiment().impressions(samples=2).x, first.x)
+    experiment().unlearn("mask")
     path = runs / "lenet5-digits-s0-c" / "model.safetensors"
     save_tensors(path, make_model("lenet5", 10, seed=5).state_dict())
-    assert not torch.equal(lab().impressions("fc3", samples=2).x, first.x)
+    assert not torch.equal(experiment().impressions("fc3", samples=2).x, first.x)
     with pytest.raises(ValueError, match="was made from an original that has been made anew since"):
-        lab().unlearn("mask")
+        experiment().unlearn("mask")
 
 
-def test_impressions_lie_in_the_models_folder_and_are_loaded_again(lab, runs):
-    first = lab.impressions("fc3", samples=7)
+def test_impressions_lie_in_the_models_folder_and_are_loaded_again(experiment, runs):
+    first = experiment.impressions("fc3", samples=7)
     path = runs / "lenet5-digits-s0" / "impressions-fc3-natural.safetensors"
     assert load_tensors(path)[0]["x"].shape == (70, 84)
-    second = lab.impressions("fc3", samples=7)
+    second = experiment.impressions("fc3", samples=7)
     assert torch.equal(first.x, second.x)
     assert second.seconds == first.seconds
 
 
 def test_golden_joins_an_unlearned_run_when_it_is_trained_later(runs):
-    lab = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="d")
-    lab.train()
-    assert lab.unlearn("mask").metrics["golden"] is None
-    golden = lab.golden()
-    run = lab.unlearn("mask")
+    experiment = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="d")
+    experiment.train()
+    assert experiment.unlearn("mask").metrics["golden"] is None
+    golden = experiment.golden()
+    run = experiment.unlearn("mask")
     assert run.metrics["golden"]["forget_accuracy"] == golden.metrics["golden"]["forget_accuracy"] == 0
     assert open_run(runs, run.name).config["golden_run"] == golden.name
 
 
 def test_an_audit_goes_when_another_golden_network_takes_the_place_of_the_one_it_compared_with(runs):
-    lab = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="g")
-    lab.train()
-    run = lab.unlearn("mask")
+    experiment = Experiment("lenet5", "digits", [0], train_epochs=1, runs_root=runs, version="g")
+    experiment.train()
+    run = experiment.unlearn("mask")
     amend_run(run, run.metrics | {"audit": {"probe": 1}})
-    golden = lab.golden()
-    assert lab.unlearn("mask").metrics["audit"] == {"probe": 1}  # golden joins, with which it was compared
+    golden = experiment.golden()
+    assert experiment.unlearn("mask").metrics["audit"] == {"probe": 1}  # golden joins, with which it was compared
     answers = golden.metrics["golden"] | {"confusion": [row[::-1] for row in golden.metrics["golden"]["confusion"]]}
     amend_run(golden, golden.metrics | {"golden": answers})
-    assert lab.unlearn("mask").metrics["audit"] is None
+    assert experiment.unlearn("mask").metrics["audit"] is None
 
 
 def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(runs, monkeypatch):
-    lab = Experiment("lenet5", "digits", train_epochs=1, runs_root=runs, version="e")
-    run = lab.train()
+    experiment = Experiment("lenet5", "digits", train_epochs=1, runs_root=runs, version="e")
+    run = experiment.train()
     before = {p.name: p.read_bytes() for p in run.path.iterdir()}
 
     def full_disk(path, content):
@@ -154,7 +154,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
 
     monkeypatch.setattr("unlearn_lib.networks.writing.write_json", full_disk)
     with pytest.raises(UserError, match="cannot be written .No space left on device."):
-        dataclasses.replace(lab, force=True).train()
+        dataclasses.replace(experiment, force=True).train()
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
     assert not [p for p in runs.iterdir() if p.name.startswith(".lenet5-digits-s0-e")]
 
@@ -166,8 +166,8 @@ def test_a_damaged_model_file_is_named(tmp_path, content):
         load_weights(make_model("lenet5", 10), tmp_path / "model.safetensors")
 
 
-def test_a_truncated_model_file_is_named(lab, tmp_path):
-    shutil.copy(lab.original().path / "model.safetensors", tmp_path)
+def test_a_truncated_model_file_is_named(experiment, tmp_path):
+    shutil.copy(experiment.original().path / "model.safetensors", tmp_path)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match="is damaged"):
@@ -175,9 +175,9 @@ def test_a_truncated_model_file_is_named(lab, tmp_path):
 
 
 @pytest.mark.parametrize("other", [("karpathynet", 10), ("lenet5", 7)])
-def test_a_model_file_of_another_network_is_refused(lab, other):
+def test_a_model_file_of_another_network_is_refused(experiment, other):
     with pytest.raises(ValueError, match="is not a .* for these classes"):
-        load_weights(make_model(*other), lab.original().path / "model.safetensors")
+        load_weights(make_model(*other), experiment.original().path / "model.safetensors")
 
 
 def test_a_folder_that_cannot_be_written_is_refused():
@@ -191,7 +191,7 @@ def test_a_version_name_stays_inside_the_runs_folder(version):
         run_name("lenet5", "digits", 0, version=version)
 
 
-def test_an_unknown_run_is_refused_with_those_that_there_are(runs, lab):
+def test_an_unknown_run_is_refused_with_those_that_there_are(runs, experiment):
     with pytest.raises(FileNotFoundError, match="lenet5-digits-s0"):
         open_run(runs, "lenet5-mnist-s0")
 
@@ -244,102 +244,104 @@ def test_another_data_root_is_another_data_set(tmp_path):
         for split in ("train", "test"):
             pictures(tmp_path / name / "CIFAR10" / split, seed)
 
-    def lab(name):
+    def experiment(name):
         numbers = {"size": 32, "train_epochs": 1, "runs_root": tmp_path / "runs"}
         return Experiment("resnet18", "cifar10", data_root=tmp_path / name, **numbers)
 
-    lab("a").train()
+    experiment("a").train()
     with pytest.raises(UserError, match="data: other pictures"):
-        lab("b").train()
+        experiment("b").train()
 
 
 def test_a_replaced_weights_file_is_another_start(tmp_path):
     file = tmp_path / "start.safetensors"
 
-    def lab():
+    def experiment():
         return on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs", weights=str(file))
 
     save_tensors(file, make_model("resnet18", 2, size=32, seed=1).state_dict())
-    lab().train()
+    experiment().train()
     save_tensors(file, make_model("resnet18", 2, size=32, seed=2).state_dict())
     with pytest.raises(UserError, match="weights: another file than that which"):
-        lab().train()
+        experiment().train()
 
 
 def test_a_golden_model_of_another_training_stands_in_no_table(runs, caplog):
-    def lab(epochs, force=False):
+    def experiment(epochs, force=False):
         numbers = {"train_epochs": epochs, "runs_root": runs, "version": "g", "force": force}
         return Experiment("lenet5", "digits", [0], **numbers)
 
-    lab(1).train()
-    lab(1).golden()
-    assert lab(1).unlearn("mask").metrics["golden"] is not None
-    lab(2, force=True).train()
-    run = lab(2, force=True).unlearn("mask")
+    experiment(1).train()
+    experiment(1).golden()
+    assert experiment(1).unlearn("mask").metrics["golden"] is not None
+    experiment(2, force=True).train()
+    run = experiment(2, force=True).unlearn("mask")
     assert run.metrics["golden"] is None
     assert run.config["golden_run"] is None
-    assert lab(2).finished_golden() is None
+    assert experiment(2).finished_golden() is None
     assert "left out of the table" in caplog.text
 
 
 def test_what_memory_gives_deepinversion_is_part_of_what_it_made(tmp_path):
-    lab = on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs")
-    lab.train()
+    experiment = on_folder(pictures(tmp_path / "toys", 0), tmp_path / "runs")
+    experiment.train()
     numbers = {"samples": 3, "recipe": "deepinversion", "steps": 1}
-    wide = lab.impressions("input", **numbers)
-    narrow = dataclasses.replace(lab, memory=3.0).impressions("input", **numbers)
+    wide = experiment.impressions("input", **numbers)
+    narrow = dataclasses.replace(experiment, memory=3.0).impressions("input", **numbers)
     assert not torch.equal(wide.x, narrow.x)
 
 
-def test_what_memory_gives_drawn_pictures_is_part_of_the_run_that_was_unlearned_with_them(lab):
+def test_what_memory_gives_drawn_pictures_is_part_of_the_run_that_was_unlearned_with_them(experiment):
     numbers = {"layer": "fc3", "samples": 3, "recipe": "drawn", "epochs": 1, "version": "memory"}
-    lab.unlearn(**numbers)
-    narrow = dataclasses.replace(lab, memory=0.5)
+    experiment.unlearn(**numbers)
+    narrow = dataclasses.replace(experiment, memory=0.5)
     with pytest.raises(UserError, match="memory: 0.5 given, but .* was made with 512.0"):
         narrow.unlearn(**numbers)
-    assert lab.unlearn("mask").path == narrow.unlearn("mask").path  # the same, whatever the memory
+    assert experiment.unlearn("mask").path == narrow.unlearn("mask").path  # the same, whatever the memory
 
 
-def test_a_run_of_the_older_format_is_recognised(lab, runs, unlearned):
+def test_a_run_of_the_older_format_is_recognised(experiment, runs, unlearned):
     old = runs / "lenet5-digits-s0-old"
-    shutil.copytree(lab.original().path, old)
+    shutil.copytree(experiment.original().path, old)
     config = json.loads((old / "config.json").read_text())
     del config["format"], config["data_digest"]
     (old / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="run: lenet5-digits-s0-old is of an older format"):
-        dataclasses.replace(lab, version="old").train()
+        dataclasses.replace(experiment, version="old").train()
 
 
 def test_an_experiment_reads_no_pictures_before_they_are_needed(runs):
-    lab = Experiment("lenet5", "mnist", ["no such class"], data_root="/nowhere", runs_root=runs)
-    assert "dataset" not in vars(lab)
+    experiment = Experiment("lenet5", "mnist", ["no such class"], data_root="/nowhere", runs_root=runs)
+    assert "dataset" not in vars(experiment)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        lab.seed = 1
+        experiment.seed = 1
 
 
 def test_classes_that_can_be_gone_through_once_are_those_of_every_variant(runs):
-    lab = Experiment("lenet5", "digits", map(int, "12"), runs_root=runs)
-    assert lab.forget_classes == dataclasses.replace(lab, seed=1).forget_classes == [1, 2]
+    experiment = Experiment("lenet5", "digits", map(int, "12"), runs_root=runs)
+    assert experiment.forget_classes == dataclasses.replace(experiment, seed=1).forget_classes == [1, 2]
 
 
 def test_no_training_run_is_made_of_a_loss_that_is_not_finite(runs):
-    lab = Experiment("lenet5", "digits", train_lr=1e6, train_epochs=2, runs_root=runs, version="nan")
+    experiment = Experiment("lenet5", "digits", train_lr=1e6, train_epochs=2, runs_root=runs, version="nan")
     with pytest.raises(UserError, match="lr: with 1000000.0 the loss is not finite in epoch"):
-        lab.train()
+        experiment.train()
     with pytest.raises(FileNotFoundError):
-        lab.original()
+        experiment.original()
 
 
-def test_validation_without_pictures_keeps_the_trained_network(lab):
-    data = dataclasses.replace(lab.dataset, val=Split(lab.dataset.val.images[:0], lab.dataset.val.labels[:0]))
+def test_validation_without_pictures_keeps_the_trained_network(experiment):
+    data = dataclasses.replace(
+        experiment.dataset, val=Split(experiment.dataset.val.images[:0], experiment.dataset.val.labels[:0])
+    )
     model, fresh = make_model("lenet5", 10), make_model("lenet5", 10)
     assert fit(model, data, epochs=1)["val_accuracy"] == [None]
     assert not torch.equal(model.fc3.weight, fresh.fc3.weight)
 
 
 @pytest.mark.parametrize("head", [True, False])
-def test_golden_is_warned_of_where_its_start_may_know_the_forget_classes(lab, tmp_path, caplog, head):
-    state = lab.load(lab.original()).state_dict()
+def test_golden_is_warned_of_where_its_start_may_know_the_forget_classes(experiment, tmp_path, caplog, head):
+    state = experiment.load(experiment.original()).state_dict()
     torch.save({n: t if head or "fc3" not in n else t[:7] for n, t in state.items()}, tmp_path / "start.pth")
     tuned = Experiment("lenet5", "digits", [1], weights=str(tmp_path / "start.pth"), train_epochs=1, runs_root=tmp_path)
     tuned.train()

@@ -32,19 +32,19 @@ from unlearn_lib.store import digest, load_kept, load_tensors, lock_folder, read
 
 FORGET = [1]
 STEPS = {
-    "train": lambda lab: lab.train(),
-    "golden": lambda lab: lab.golden(),
-    "impressions": lambda lab: lab.impressions(samples=20),
-    "unlearn": lambda lab: lab.unlearn(samples=20),
+    "train": lambda experiment: experiment.train(),
+    "golden": lambda experiment: experiment.golden(),
+    "impressions": lambda experiment: experiment.impressions(samples=20),
+    "unlearn": lambda experiment: experiment.unlearn(samples=20),
 }
 
 
 def lab_in(root, dataset=None, **changes):
     numbers = {"forget": FORGET, "train_epochs": 2, "train_batch_size": 256, "runs_root": root}
-    lab = Experiment("lenet5", "digits", **numbers | changes)
+    experiment = Experiment("lenet5", "digits", **numbers | changes)
     if dataset is not None:
-        vars(lab)["dataset"] = dataset
-    return lab
+        vars(experiment)["dataset"] = dataset
+    return experiment
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,9 @@ def scratch(root):
     return [path for path in root.rglob(".*") if path.name.endswith((".new", ".old"))]
 
 
-def killed(step, lab, after):
+def killed(step, experiment, after):
     """A step in a process that is killed after so many seconds, if it lives so long."""
-    process = START.Process(target=lambda: step(lab))
+    process = START.Process(target=lambda: step(experiment))
     process.start()
     process.join(after)
     if process.is_alive():
@@ -127,14 +127,14 @@ def test_an_audit_that_is_killed_says_the_same_the_next_time(tmp_path, monkeypat
         monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 20)
     blocks = []
     for name, kills in (("whole", 0), ("killed", 3)):
-        lab = Lab(tmp_path / name)
-        lab.root.mkdir()
-        run = (lab.train(), lab.golden(), lab.unlearn())[-1]
+        experiment = Lab(tmp_path / name)
+        experiment.root.mkdir()
+        run = (experiment.train(), experiment.golden(), experiment.unlearn())[-1]
         for i in range(kills):
-            killed(lambda lab, run=run: audit_run(lab, run), lab, 0.2 + 0.3 * i)
-            open_run(lab.root, run.name).verify()
-        blocks.append(audit_run(lab, run).metrics["audit"])
-        assert not scratch(lab.root)
+            killed(lambda experiment, run=run: audit_run(experiment, run), experiment, 0.2 + 0.3 * i)
+            open_run(experiment.root, run.name).verify()
+        blocks.append(audit_run(experiment, run).metrics["audit"])
+        assert not scratch(experiment.root)
     assert blocks[0] == blocks[1]
 
 
@@ -305,8 +305,8 @@ def test_nothing_is_written_where_data_lie(tmp_path):
         for i in range(8):
             Image.new("RGB", (8, 8), (i * 30, 40, 10 if label == "left" else 90)).save(folder / label / f"{i}.png")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")}
-    lab = Experiment("resnet18", str(folder), ["left"], size=32, train_epochs=1, runs_root=tmp_path / "runs")
-    lab.train()
+    experiment = Experiment("resnet18", str(folder), ["left"], size=32, train_epochs=1, runs_root=tmp_path / "runs")
+    experiment.train()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "data").rglob("*")} == before
 
 
@@ -407,10 +407,10 @@ def test_a_power_loss_finds_no_name_whose_content_is_not_on_the_disk_and_undoes_
     for method in ("replace", "rename"):
         monkeypatch.setattr(Path, method, naming(getattr(Path, method)))
     monkeypatch.setattr(store, "_swap", naming(store._swap, only_if=bool))
-    lab = lab_in(tmp_path, digits)
+    experiment = lab_in(tmp_path, digits)
     for step in (
-        lab.train,
-        lab.unlearn,
+        experiment.train,
+        experiment.unlearn,
         lab_in(tmp_path, digits, force=True).train,
     ):  # the last one in the first's place
         step()

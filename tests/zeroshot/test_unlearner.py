@@ -31,8 +31,8 @@ SHORT = {"lr": 1e-3, "epochs": 2}
 
 
 @pytest.fixture(scope="module")
-def published_impressions(lab):
-    return make_impressions(lab.load(lab.original()), samples=20, recipe="published")
+def published_impressions(experiment):
+    return make_impressions(experiment.load(experiment.original()), samples=20, recipe="published")
 
 
 @given(st.integers(2, 12), st.data())
@@ -58,7 +58,7 @@ def test_the_mask_never_answers_with_a_forget_class_and_leaves_the_other_logits_
 
 
 @pytest.mark.parametrize("method", ["neggrad+", "distill"])
-def test_the_forget_classes_are_gone_and_the_retain_classes_stay(lab, model, impressions, digits, method):
+def test_the_forget_classes_are_gone_and_the_retain_classes_stay(experiment, model, impressions, digits, method):
     unlearned, history, seconds = ZeroShotUnlearner(model, impressions, FORGET, method=method).unlearn()
     baseline, result = (evaluate(m, digits, FORGET) for m in (mask(model, FORGET), unlearned))
     assert result["forget_accuracy"] <= 0.02
