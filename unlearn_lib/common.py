@@ -114,6 +114,57 @@ def count_names(names: list[str]) -> str:
     return f"{len(names)} ({join_names(names, 5)})"
 
 
+def check_number(
+    name: str,
+    given: object,
+    *,
+    whole: bool = False,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> int | float:
+    """Return `given` as a finite number within the limits.
+
+    Text, NumPy numbers and tensors of one element are converted; papermill passes numbers as text.
+
+    Args:
+        whole: accept whole numbers alone, and return an int.
+        least, most: the smallest and largest accepted value.
+        above, below: the same, themselves not accepted.
+
+    Raises:
+        UserError: names the argument, what it got and what it expects.
+    """
+    value = None
+    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
+        if not is_boolean(given) and not isinstance(given, bytes | bytearray):
+            value = int(given) if isinstance(given, int) else float(given)
+            value = int(value) if whole and value == int(value) else value
+    limits = {"of at least": least, "above": above, "up to": most, "below": below}
+    accepted = (
+        value is not None
+        and math.isfinite(value)
+        and (not whole or isinstance(value, int))
+        and (least is None or value >= least)
+        and (above is None or value > above)
+        and (most is None or value <= most)
+        and (below is None or value < below)
+    )
+    if not accepted:
+        expected = " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+        raise UserError(f"{name}: got {given!r}; expected a {'whole ' * whole}number {expected}".rstrip())
+    return value
+
+
+def check_switch(name: str, given: object) -> bool:
+    """Return True or False, also from text. Raises UserError for anything else."""
+    value = {"true": True, "1": True, "false": False, "0": False}.get(str(given).strip().lower())
+    if value is None:
+        raise UserError(f"{name}: got {given!r}; expected True or False")
+    return value
+
+
 def as_number(name: str, given: object) -> int | float:
     """A number from what people give: from text too, which papermill passes, from NumPy's and tensors of one.
 
