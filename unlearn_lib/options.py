@@ -1,7 +1,7 @@
 """Options: the fields of a specification, with their kind, range and help, checked in one place.
 
-A specification is a frozen dataclass whose fields are made by `option`. Its `__post_init__` calls `check_options`, which
-converts and checks every value once. The shell makes its arguments from the same fields.
+A specification is a frozen dataclass whose fields are made by `option`. Its `__post_init__` calls `check_options`,
+which converts and checks every value once. The shell makes its arguments from the same fields.
 """
 
 from collections.abc import Collection
