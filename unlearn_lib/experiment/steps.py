@@ -32,7 +32,7 @@ from unlearn_lib.zeroshot import (
     Impressions,
     ZeroShotUnlearner,
     carry_over,
-    check_impressions,
+    check_recipe,
     default_layer,
     default_recipe,
     describe_carry_over,
@@ -126,7 +126,8 @@ def impressions_of(
     """Impressions of every class of the original, kept in its run folder."""
     run, recipe = experiment.original(), default_recipe() if recipe is None else recipe
     model = experiment.load(run)
-    layer = check_impressions(model, layer, samples, recipe, steps) or default_layer(model)
+    check_recipe(model, layer, recipe)
+    layer = default_layer(model) if layer is None else str(layer)
     samples, steps = as_number("samples", samples), steps if steps is None else as_number("steps", steps)
     path = run.path / f"impressions-{layer}-{recipe}.safetensors"
     asked = {"samples": samples, "recipe": recipe, "steps": steps, "seed": experiment.seed}

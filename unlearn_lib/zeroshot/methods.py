@@ -27,10 +27,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import UserError, as_number, check_classes, check_positive
+from unlearn_lib.common import UserError, as_number, check_classes, check_number, check_positive
 from unlearn_lib.networks import find_head, shares_weights, traced_once, unwrap
 from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
-from unlearn_lib.zeroshot.impressions import check_impressions
+from unlearn_lib.zeroshot.impressions import check_recipe
 
 METHODS = ("neggrad+", "distill", "published", "mask", "deep")
 NUMBERS = {"lr": None, "epochs": 20, "batch_size": 128, "forget_weight": 1.0, "retain_weight": 1.0}
@@ -136,7 +136,8 @@ def check_choice(model: nn.Module, method: str, layer: str | None, samples: int,
     numbers = unlearning_numbers(method, numbers)
     layer = (method_layer(model, method) or "input") if layer is None else layer
     check_method(model, method, layer)
-    check_impressions(model, layer, samples, default_recipe(method) if recipe is None else recipe, None)
+    check_number("samples", samples, whole=True, least=1)
+    check_recipe(model, layer, default_recipe(method) if recipe is None else recipe)
     check_numbers(**numbers)
 
 
