@@ -10,15 +10,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import SEEDS, check_forget, check_number, get_device
 from unlearn_lib.networks import feasible_inputs, split, traced_once
+from unlearn_lib.zeroshot.batches import count_classes, draw_for_each, in_eval_mode, predict_in_batches
 from unlearn_lib.zeroshot.drawn import draw_pictures, forward_in_batches
-from unlearn_lib.zeroshot.heads import count_classes, find_linear_tail
+from unlearn_lib.zeroshot.heads import find_linear_tail
 from unlearn_lib.zeroshot.impressions import optimise_impressions
-from unlearn_lib.zeroshot.recipes import in_eval_mode
 
 PROBES = 300  # about as many held-out inputs of F, and of R, where the tail is the head alone
 DEEP_PROBES = 60  # elsewhere, where each takes a hundred passes through the tail
@@ -34,10 +34,11 @@ CARRY_OVER_LIMITS = {"forget_mass": 0.05, "retain_agreement": 0.85}  # the most 
 class HeldOutInputs:
     """Inputs of a layer that no unlearning has seen: three batches of `hard` ones, and those of `drawn` pictures."""
 
-    hard: list[torch.Tensor]
-    drawn: torch.Tensor
+    hard: list[Tensor]
+    drawn: Tensor
 
 
+@in_eval_mode
 @traced_once()
 def carry_over(
     model: nn.Module,
@@ -65,10 +66,11 @@ def carry_over(
     """
     forget = check_forget(forget, count_classes(model))
     inputs = inputs or make_held_out_inputs(model, layer, forget, seed)
+    tails = [split(network, layer)[1] for network in (model, unlearned)]
     masses = []
     agreements = []
     for x, least in [*((x, 1) for x in inputs.hard), (inputs.drawn, ENOUGH)]:
-        before, after = (_predict(network, layer, x) for network in (model, unlearned))
+        before, after = (predict_in_batches(tail, x, get_device(model)) for tail in tails)
         was_forget, is_forget = (torch.isin(answers, torch.tensor(forget)) for answers in (before, after))
         if was_forget.sum() >= least:
             masses.append(is_forget[was_forget].float().mean().item())
@@ -77,24 +79,16 @@ def carry_over(
     return {"forget_mass": max(masses, default=None), "retain_agreement": min(agreements, default=None)}
 
 
-@torch.no_grad()
-def _predict(model: nn.Module, layer: str, x: torch.Tensor) -> torch.Tensor:
-    """Return the classes [N] that a network gives to inputs of a layer."""
-    _, tail = split(model, layer)
-    with in_eval_mode(model):
-        return torch.cat([tail(part).argmax(1).cpu() for part in x.split(500)])
-
-
+@in_eval_mode
 @traced_once()
 def make_held_out_inputs(model: nn.Module, layer: str, forget: Collection[int], seed: int = 0) -> HeldOutInputs:
     """Make the inputs on which `carry_over` measures, from the original alone."""
     forget = check_forget(forget, count_classes(model))
     seed = check_number("seed", seed, whole=True, least=0, below=SEEDS) + OTHER_SEED
-    with in_eval_mode(model):
-        return HeldOutInputs(_make_hard_inputs(model, layer, forget, seed), _make_drawn_inputs(model, layer, seed))
+    return HeldOutInputs(_make_hard_inputs(model, layer, forget, seed), _make_drawn_inputs(model, layer, seed))
 
 
-def _make_hard_inputs(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[torch.Tensor]:
+def _make_hard_inputs(model: nn.Module, layer: str, forget: list[int], seed: int) -> list[Tensor]:
     """Make three batches of hard, feasible inputs of a layer, about half of them of F, half of R.
 
     All come from natural impressions that start from next to no noise: an input is hard for an unlearner if it shares
@@ -113,8 +107,8 @@ def _make_hard_inputs(model: nn.Module, layer: str, forget: list[int], seed: int
         parts.append(made.x[torch.randperm(len(made.x), generator=generator)[:count]])
     x = feasible.from_inputs(torch.cat(parts))
 
-    def draw_between(least: float, most: float) -> torch.Tensor:
-        return least + (most - least) * torch.rand(len(x), *[1] * (x.dim() - 1), generator=generator)
+    def draw_between(least: float, most: float) -> Tensor:
+        return least + (most - least) * draw_for_each(x, generator)
 
     other = x[torch.randperm(len(x), generator=generator)]
     noise = feasible.project(torch.randn(x.shape, generator=generator))
@@ -122,7 +116,7 @@ def _make_hard_inputs(model: nn.Module, layer: str, forget: list[int], seed: int
     return [feasible.to_inputs(feasible.project(kind)).to(get_device(model)) for kind in kinds]
 
 
-def _make_drawn_inputs(model: nn.Module, layer: str, seed: int) -> torch.Tensor:
+def _make_drawn_inputs(model: nn.Module, layer: str, seed: int) -> Tensor:
     """Return the layer's inputs [PICTURES, *shape] for pictures drawn from the seed.
 
     Impressions lack what all real features have in common, such as the mean of features of either sign. A head without

@@ -27,11 +27,12 @@ import copy
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, fast_arithmetic, get_device
 from unlearn_lib.networks import split, splittable_layers, traced_once, unwrap
+from unlearn_lib.zeroshot.batches import draw_for_each, predict_in_batches
 
 PULL = 1.0
 HEAD = 10.0
@@ -72,7 +73,7 @@ def _weighted_layers(model: nn.Module) -> list[str]:
     """Return the layers with weights at which a network can be cut, in order of execution."""
     found = [name for name in splittable_layers(model) if _has_matrix(model.get_submodule(name))]
     if not found:
-        raise UserError(f"model: got {type(model).__name__}; expected a network that can be cut at a layer with weights")
+        raise UserError(f"model: got {type(model).__name__}; expected a network that can be cut before a layer")
     return found
 
 
@@ -105,14 +106,14 @@ def reinitialised_from(model: nn.Module, layer: str, seed: int = 0) -> nn.Module
     return student
 
 
-def make_codes(model: nn.Module, layer: str, x: torch.Tensor, forget: torch.Tensor) -> dict[str, tuple]:
+def make_codes(model: nn.Module, layer: str, x: Tensor, forget: Tensor) -> dict[str, tuple]:
     """Return for each of `inner_layers` the code M [K, D] and the size s of the original's features for inputs x.
 
     M_r is 1 on the D / R coordinates that class r owns, in the order of the classes. M_u is 0 for u in F.
     """
     _, tail = split(model, layer)
     with torch.no_grad():
-        _, features = with_features(tail, inner_layers(model, layer))(x[:MEASURED])
+        _, features = with_features(tail, inner_layers(model, layer))(x)
     retain = (~forget).nonzero()[:, 0]
     codes = {}
     for name, h in features.items():
@@ -140,15 +141,13 @@ def _find_input(graph: fx.Graph, layer: str) -> fx.Node:
     return next(source for node in nodes for source in node.all_input_nodes if source.op != "get_attr")
 
 
-def code_loss(
-    h: torch.Tensor, q: torch.Tensor, mass: torch.Tensor, floor: float, code: torch.Tensor, size: float
-) -> torch.Tensor:
+def code_loss(h: Tensor, q: Tensor, mass: Tensor, floor: float, code: Tensor, size: float) -> Tensor:
     """Return R mean[(g + e (1 - g)) |h / s - q M|^2] for features h [N, ...], g = `mass` [N], e = `floor`."""
     off = (h.flatten(1).float() / size - q @ code).square().mean(1)
     return ((mass + floor * (1 - mass)) * off).mean() * (code.sum(1) > 0).sum()
 
 
-def hinge_loss(z: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
+def hinge_loss(z: Tensor, forget: Tensor) -> Tensor:
     """Return max(0, max_{u in F} z_u - min_{r in R} z_r + 2), mean over the batch: F stays below all of R, but near."""
     return F.relu(z[:, forget].amax(1) - z[:, ~forget].amin(1) + 2).mean()
 
@@ -157,8 +156,8 @@ def train_student(
     model: nn.Module,
     student: nn.Module,
     layer: str,
-    x: torch.Tensor,
-    forget: torch.Tensor,
+    x: Tensor,
+    forget: Tensor,
     *,
     lr: float,
     epochs: int,
@@ -185,8 +184,7 @@ def train_student(
     spread = x[torch.linspace(0, len(x) - 1, MEASURED).long()].to(device)
     codes = make_codes(model, layer, spread, forget)
     network = with_features(tail, codes)
-    with torch.no_grad():
-        answers = torch.cat([teacher(part.to(device)).argmax(1).cpu() for part in x.split(500)])
+    answers = predict_in_batches(teacher, x, device)
     chances = answers.bincount().clamp_min(1).double().rsqrt()[answers]
     steps = -(-len(x) // batch_size)
     optimiser = torch.optim.AdamW([p for p in tail.parameters() if p.requires_grad], lr=lr)
@@ -208,8 +206,8 @@ def train_student(
 
 
 def student_losses(
-    teacher: nn.Module, student: nn.Module, x: torch.Tensor, forget: torch.Tensor, codes: dict[str, tuple], floor: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+    teacher: nn.Module, student: nn.Module, x: Tensor, forget: Tensor, codes: dict[str, tuple], floor: float
+) -> tuple[Tensor, Tensor]:
     """Return the terms of w_f and w_r for a batch x and a student made by `with_features`.
 
     The last code is the head's.
@@ -227,8 +225,8 @@ def student_losses(
     return PULL * (sum(pulls) + HEAD * head) + HINGE * hinge_loss(z, forget), retain_loss
 
 
-def mix_inputs(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def mix_inputs(x: Tensor, generator: torch.Generator) -> Tensor:
     """Mix the first inputs of a batch, a share MIXED of them, with the last, up to half and half (mixup)."""
     n = int(MIXED * len(x))
-    share = torch.rand(n, *[1] * (x.dim() - 1), generator=generator) / 2
+    share = draw_for_each(x[:n], generator) / 2
     return torch.cat([torch.lerp(x[:n], x[len(x) - n :], share), x[n:]])

@@ -5,18 +5,16 @@ A network's answers to pictures that show nothing real teach another nearly all 
 a power law, colours are faint, texture is 1/f noise, as in nature at large.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError, fast_arithmetic, get_device
 from unlearn_lib.networks import feasible_inputs, find_memory_format, split
-from unlearn_lib.zeroshot.heads import count_classes
+from unlearn_lib.zeroshot.batches import BATCH, OnStep, count_classes, predict_in_batches
 
-BATCH = 500  # pictures drawn at once
 CLUTTER = 5  # shapes behind the object, at most
 PARTS = 6  # of the object
 COLOURS = 6  # of a palette
@@ -35,20 +33,20 @@ class Draws:
     count: int
     generator: torch.Generator
 
-    def uniform(self, low: float, high: float, *shape: int) -> torch.Tensor:
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         """Draw numbers from low to high."""
         return low + (high - low) * torch.rand(self.count, *shape or (1, 1, 1), generator=self.generator)
 
-    def normal(self, *shape: int) -> torch.Tensor:
+    def normal(self, *shape: int) -> Tensor:
         """Draw numbers of mean 0 and deviation 1."""
         return torch.randn(self.count, *shape or (1, 1, 1), generator=self.generator)
 
-    def whole(self, low: int, high: int) -> torch.Tensor:
+    def whole(self, low: int, high: int) -> Tensor:
         """Draw a whole number a picture, from low to below high."""
         return torch.randint(low, high, (self.count, 1, 1, 1), generator=self.generator)
 
 
-def draw_pictures(count: int, shape: tuple[int, int, int], seed: int = 0) -> torch.Tensor:
+def draw_pictures(count: int, shape: tuple[int, int, int], seed: int = 0) -> Tensor:
     """Draw pictures uint8 [count, C, H, W] of `shape` (C, H, W): strokes in one channel, scenes in more.
 
     The same seed gives the same pictures. A larger count begins with those of a smaller one.
@@ -62,7 +60,7 @@ def draw_pictures(count: int, shape: tuple[int, int, int], seed: int = 0) -> tor
     return pictures
 
 
-def draw_scenes(draws: Draws, channels: int, height: int, width: int) -> torch.Tensor:
+def draw_scenes(draws: Draws, channels: int, height: int, width: int) -> Tensor:
     """Draw scenes [n, C, H, W] in about 0..1: a background, clutter, and near the middle an object of six parts.
 
     The object's parts lie along an axis and overlap. They are shaded, some are striped, all are of one palette.
@@ -103,7 +101,7 @@ def draw_scenes(draws: Draws, channels: int, height: int, width: int) -> torch.T
     return torch.lerp(picture, blurred, draws.uniform(0, 1))
 
 
-def _paint_shape(picture, draws, grid, texture, centre, size, colour, is_shown) -> torch.Tensor:
+def _paint_shape(picture, draws, grid, texture, centre, size, colour, is_shown) -> Tensor:
     """Paint a shape between an ellipse and a rectangle over the pictures where `is_shown`.
 
     Its edge is soft, it is shaded, and some shapes are striped. centre: [n, 2, 1, 1]. size, is_shown: [n, 1, 1, 1].
@@ -128,7 +126,7 @@ def _paint_shape(picture, draws, grid, texture, centre, size, colour, is_shown) 
     return torch.lerp(picture, colour + shade, cover)
 
 
-def _draw_palette(draws: Draws, channels: int) -> torch.Tensor:
+def _draw_palette(draws: Draws, channels: int) -> Tensor:
     """Draw natural colours [COLOURS, n, C, 1, 1]: any brightness, faintly tinted, those of a picture alike in tint."""
     bright = draws.uniform(0.05, 0.95, COLOURS, 1, 1, 1)
     common = draws.normal(1, channels, 1, 1) * 0.08
@@ -137,7 +135,7 @@ def _draw_palette(draws: Draws, channels: int) -> torch.Tensor:
     return (bright + common + strength * tint).transpose(0, 1)
 
 
-def _draw_textures(draws: Draws, height: int, width: int) -> torch.Tensor:
+def _draw_textures(draws: Draws, height: int, width: int) -> Tensor:
     """Draw 1/f noise [2, n, 1, H, W] of mean 0 and deviation 1, with an exponent for each picture (Field 1987)."""
     noise = torch.randn(2, draws.count, 1, height, width, generator=draws.generator)
     frequency = (torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.rfftfreq(width) ** 2).sqrt()
@@ -148,12 +146,12 @@ def _draw_textures(draws: Draws, height: int, width: int) -> torch.Tensor:
     return made / made.std((-2, -1), keepdim=True).clamp_min(1e-6)
 
 
-def _make_grid(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _make_grid(y: Tensor, x: Tensor) -> Tensor:
     """Return the coordinates (x, y) of all pixels, [2, H W]."""
     return torch.stack(torch.meshgrid(x, y, indexing="xy")).flatten(1)
 
 
-def draw_strokes(draws: Draws, channels: int, height: int, width: int) -> torch.Tensor:
+def draw_strokes(draws: Draws, channels: int, height: int, width: int) -> Tensor:
     """Draw strokes [n, 1, H, W] in about 0..1: up to three bright curves of a pen on a dark ground.
 
     A curve is a cubic Bezier curve, [n, 1, POINTS, 2]. As a rule the next one begins near a point of the one before it.
@@ -191,8 +189,8 @@ def drawn_inputs(
     samples: int,
     seed: int = 0,
     memory: float = 2**29,
-    on_step: Callable[[int, torch.Tensor], object] = lambda step, x: None,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    on_step: OnStep = lambda step, x: None,
+) -> tuple[Tensor, Tensor]:
     """Return the layer's inputs for drawn pictures and for pixel impressions that start from them.
 
     DRAWN x samples pictures a class are drawn, and TURNED x samples are turned towards each class; fewer where all
@@ -217,20 +215,20 @@ def drawn_inputs(
     count = max(1, round(share * TURNED * samples))
     turned = turn_towards_classes(model, pictures, answers, count, bounds, seed, on_step)
     x = forward_in_batches(body, torch.cat([pictures, turned]), bounds, device)
-    labels = torch.cat([tail(part.to(device)).argmax(1).cpu() for part in x.split(BATCH)])
+    labels = predict_in_batches(tail, x, device)
     order = labels.argsort(stable=True)
     return x[order], labels[order]
 
 
 def turn_towards_classes(
     net: nn.Module,
-    pictures: torch.Tensor,
-    answers: torch.Tensor,
+    pictures: Tensor,
+    answers: Tensor,
     count: int,
     bounds: tuple[float, float],
     seed: int,
-    on_step: Callable[[int, torch.Tensor], object],
-) -> torch.Tensor:
+    on_step: OnStep,
+) -> Tensor:
     """Turn for each class the `count` pictures that rank highest for it towards that class.
 
     x <- x - STEP g / rms(g), with g the gradient of CE(net(x), y), smoothed over 5x5 pixels in every other step. A
@@ -248,14 +246,14 @@ def turn_towards_classes(
     device = get_device(net)
     low, high = bounds
     k = answers.shape[1]
-    best = torch.cat([p.topk(min(count, len(p))).indices for p in answers.log_softmax(1).T])
+    best = answers.log_softmax(1).topk(min(count, len(answers)), 0).indices.T.flatten()
     goals = torch.arange(k).repeat_interleave(len(best) // k)
     order = torch.randperm(len(best), generator=generator)
     turned = []
     for part in order.split(BATCH):
         goal = goals[part]
         is_mixed = torch.rand(len(part), 1, generator=generator) < 0.5
-        share = (0.5 + 0.5 * torch.rand(len(part), 1, generator=generator)).where(is_mixed, torch.ones(()))
+        share = torch.where(is_mixed, 0.5 + 0.5 * torch.rand(len(part), 1, generator=generator), 1.0)
         other = torch.randint(k, (len(part),), generator=generator)
         y = (share * F.one_hot(goal, k) + (1 - share) * F.one_hot(other, k)).to(device)
         x = _to_inputs(net, pictures[best[part]], bounds, device)
@@ -276,7 +274,7 @@ def turn_towards_classes(
     return torch.cat(turned)
 
 
-def _to_inputs(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device) -> torch.Tensor:
+def _to_inputs(net: nn.Module, pictures: Tensor, bounds: tuple[float, float], device) -> Tensor:
     """Return uint8 pictures as a network takes them: float32, from the lowest to the highest value of its pixels."""
     low, high = bounds
     x = low + pictures.to(device).float() * ((high - low) / 255)
@@ -284,9 +282,7 @@ def _to_inputs(net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, floa
 
 
 @torch.no_grad()
-def forward_in_batches(
-    net: nn.Module, pictures: torch.Tensor, bounds: tuple[float, float], device: torch.device
-) -> torch.Tensor:
+def forward_in_batches(net: nn.Module, pictures: Tensor, bounds: tuple[float, float], device: torch.device) -> Tensor:
     """Return a network's outputs for uint8 pictures, float32 on the CPU."""
     outputs = []
     for batch in pictures.split(BATCH):

@@ -3,22 +3,18 @@
 from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import UserError
-from unlearn_lib.networks import Feasible, find_head, run_on_zeros, unwrap
+from unlearn_lib.networks import Feasible, find_head
+from unlearn_lib.zeroshot.batches import count_classes
 
 CONFIDENCE = (0.3, 0.99)  # range of p, the share of its own class in a soft target
 SECANTS = 12  # at most; most closed forms need fewer
 
 
-def count_classes(model: nn.Module) -> int:
-    """Return the number of a network's logits."""
-    return run_on_zeros(unwrap(model), model).shape[1]
-
-
-def find_class_rows(model: nn.Module) -> torch.Tensor:
+def find_class_rows(model: nn.Module) -> Tensor:
     """Return the head's weight [K, n], or the identity where a network does not end in a linear layer.
 
     Similar rows belong to similar classes. The rows of the identity are equally dissimilar.
@@ -29,7 +25,7 @@ def find_class_rows(model: nn.Module) -> torch.Tensor:
         return torch.eye(count_classes(model))
 
 
-def soft_targets(rows: torch.Tensor, labels: torch.Tensor, draws: tuple[torch.Generator, ...]) -> torch.Tensor:
+def soft_targets(rows: Tensor, labels: Tensor, draws: tuple[torch.Generator, ...]) -> Tensor:
     """Draw targets as ambiguous as a network's answers to pictures: y = p e_c + (1 - p) Dir(a_c).
 
     p is uniform in CONFIDENCE. a_c = softmax over the other classes of their standardised cosines with class c, so that
@@ -82,33 +78,33 @@ def fold_surface(head: nn.Linear, feasible: Feasible) -> nn.Linear:
 
 
 @torch.no_grad()
-def along_targets(head: nn.Linear, x0: torch.Tensor, targets: torch.Tensor, feasible: Feasible) -> torch.Tensor:
+def along_targets(head: nn.Linear, x0: Tensor, targets: Tensor, feasible: Feasible) -> Tensor:
     """Return the feasible x0 + t d with the t of each row that minimises CE(head(x0 + t d), targets).
 
     d = sum_k y_k w_k - mean w, of length 1. The cross-entropy is convex in t; its slope is sum_k (p_k - y_k) w_k d.
     """
+    head = fold_surface(head, feasible)
     direction = F.normalize(targets @ (head.weight - head.weight.mean(0)))
     rise = direction @ head.weight.T
 
-    def slope(x: torch.Tensor) -> torch.Tensor:
+    def slope(x: Tensor) -> Tensor:
         return ((head(x).softmax(1) - targets) * rise).sum(1, keepdim=True)
 
     return _walk_to_root(slope, x0, direction, feasible, secants=3)
 
 
 @torch.no_grad()
-def closed_form(
-    head: nn.Linear, x0: torch.Tensor, labels: torch.Tensor, feasible: Feasible, target: float = 0.95
-) -> torch.Tensor:
+def closed_form(head: nn.Linear, x0: Tensor, labels: Tensor, feasible: Feasible, target: float = 0.95) -> Tensor:
     """Return the feasible x0 + t d with the t of each row at which p_c = `target`; d = (w_c - mean w), of length 1.
 
     logit p_c = z_c - log sum_{k != c} exp z_k is nearly a straight line in t.
     """
+    head = fold_surface(head, feasible)
     direction = F.normalize(head.weight - head.weight.mean(0))[labels]
     own = labels[:, None]
     goal = torch.tensor(target).logit().item()
 
-    def excess(x: torch.Tensor) -> torch.Tensor:
+    def excess(x: Tensor) -> Tensor:
         z = head(x)
         return z.gather(1, own) - z.scatter(1, own, -torch.inf).logsumexp(1, keepdim=True) - goal
 
@@ -116,15 +112,15 @@ def closed_form(
 
 
 def _walk_to_root(
-    rising: Callable[[torch.Tensor], torch.Tensor],
-    x0: torch.Tensor,
-    direction: torch.Tensor,
+    rising: Callable[[Tensor], Tensor],
+    x0: Tensor,
+    direction: Tensor,
     feasible: Feasible,
     secants: int,
-) -> torch.Tensor:
+) -> Tensor:
     """Return the feasible x(t) = x0 + t d at which `rising`(x(t)) [N, 1] is zero, by secants kept within a bracket."""
 
-    def walk(t: torch.Tensor) -> torch.Tensor:
+    def walk(t: Tensor) -> Tensor:
         return feasible.project(torch.addcmul(x0, t, direction))
 
     near = torch.zeros(len(x0), 1, device=x0.device)

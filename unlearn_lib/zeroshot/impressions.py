@@ -4,17 +4,16 @@ They replace the data that nobody has any more; the trained model is their only 
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn_lib.common import SEEDS, UserError, check_classes, check_number, get_device
 from unlearn_lib.networks import (
-    Feasible,
     check_network,
     feasible_inputs,
     input_shape_of,
@@ -23,9 +22,10 @@ from unlearn_lib.networks import (
     takes_pixels,
     traced_once,
 )
+from unlearn_lib.zeroshot.batches import BATCH, OnStep, count_classes, draw_for_each, in_eval_mode
 from unlearn_lib.zeroshot.drawn import drawn_inputs
-from unlearn_lib.zeroshot.heads import count_classes, find_class_rows, soft_targets
-from unlearn_lib.zeroshot.recipes import RECIPES, Recipe, find_norms, in_eval_mode
+from unlearn_lib.zeroshot.heads import find_class_rows, soft_targets
+from unlearn_lib.zeroshot.recipes import RECIPES, Recipe, Task, find_norms
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Impressions:
     """Impressions x [N, *shape] of classes `labels` [N] at the input of `layer`, sorted by class."""
 
     layer: str
-    x: torch.Tensor
-    labels: torch.Tensor
+    x: Tensor
+    labels: Tensor
     recipe: str
     seconds: float
 
 
+@in_eval_mode
 @traced_once()
 def make_impressions(
     model: nn.Module,
@@ -51,7 +52,7 @@ def make_impressions(
     classes: Collection[int] | None = None,
     noise: float = 1.0,
     memory: int = 2**29,
-    on_step: Callable[[int, torch.Tensor], object] | None = None,
+    on_step: OnStep | None = None,
 ) -> Impressions:
     """Make impressions of each class at the input of a layer.
 
@@ -86,7 +87,7 @@ def make_impressions(
     steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
     seed = check_number("seed", seed, whole=True, least=0, below=SEEDS)
     noise = check_number("noise", noise, least=0)
-    memory = check_number("memory", memory, above=0)
+    memory = check_number("memory", memory, whole=True, least=1)
     check_network(model, type(model).__name__)
     check_recipe(model, layer, recipe)
     if classes is not None and recipe == "drawn":
@@ -113,6 +114,7 @@ def check_recipe(model: nn.Module, layer: str | None, recipe: str) -> None:
         )
 
 
+@in_eval_mode
 @traced_once()
 def optimise_impressions(
     model: nn.Module,
@@ -121,62 +123,58 @@ def optimise_impressions(
     recipe: str,
     steps: int | None = None,
     seed: int = 0,
-    classes: list[int] | None = None,
+    classes: Collection[int] | None = None,
     noise: float = 1.0,
-    memory: float = 2**29,
-    on_step: Callable[[int, torch.Tensor], object] | None = None,
+    memory: int = 2**29,
+    on_step: OnStep | None = None,
 ) -> Impressions:
     """Do the work of `make_impressions`, for arguments that are already checked."""
     begin = time.perf_counter()
     on_step = on_step or (lambda step, x: None)
-    with in_eval_mode(model):
-        if recipe == "drawn":
-            x, labels = drawn_inputs(model, layer, samples, seed, memory, on_step)
-        else:
-            x, labels = _optimise_in_chunks(
-                model, layer, samples, RECIPES[recipe], steps, seed, classes, noise, memory, on_step
-            )
+    chosen = RECIPES[recipe]
+    if chosen.optimise is None:
+        x, labels = drawn_inputs(model, layer, samples, seed, memory, on_step)
+    else:
+        _, tail = split(model, layer)
+        steps = chosen.steps if steps is None else steps
+        task = Task(tail, feasible_inputs(model, layer), takes_pixels(model, layer), steps, on_step)
+        classes = range(count_classes(model)) if classes is None else classes
+        labels = torch.tensor([*classes]).repeat_interleave(samples)
+        x = draw_start(chosen, task, (len(labels), *input_shape_of(model, layer)), seed, noise)
+        _optimise_in_chunks(model, chosen, task, x, labels, seed, memory)
     return Impressions(layer, x, labels, recipe, time.perf_counter() - begin)
 
 
-def _optimise_in_chunks(
-    model, layer, samples, recipe: Recipe, steps, seed, classes, noise, memory, on_step
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return impressions x [N, *shape] and their classes [N] by a recipe that optimises."""
-    _, tail = split(model, layer)
-    device = get_device(model)
-    shape = input_shape_of(model, layer)
-    feasible = feasible_inputs(model, layer)
-    is_pixels = takes_pixels(model, layer)
-    steps = recipe.steps if steps is None else steps
-    labels = torch.tensor(range(count_classes(model)) if classes is None else classes).repeat_interleave(samples)
-
-    x = draw_start(recipe, (len(labels), *shape), feasible, noise * (0.2 if is_pixels else 1), seed)
-    order = torch.arange(len(labels))
-    if recipe.needs_norms:  # the statistics of a chunk are those of all classes
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    draws = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3))
-    chunk = max(1, int(memory // (4 * count_numbers_per_sample(tail, shape, device))))
-    for part in order.split(chunk):
-        goal = soft_targets(find_class_rows(model), labels[part], draws) if recipe.is_ambiguous else labels[part]
-        start = x[part].to(device)
-        x[part] = recipe.optimise(tail, start, goal.to(device), steps, feasible, is_pixels, on_step).cpu()
-    return x, labels
-
-
-def draw_start(recipe: Recipe, shape: tuple[int, ...], feasible: Feasible, noise: float, seed: int) -> torch.Tensor:
+def draw_start(recipe: Recipe, task: Task, shape: tuple[int, ...], seed: int, noise: float) -> Tensor:
     """Draw the noise [N, *shape] that a recipe starts from, up to the strength `noise`."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if not recipe.is_feasible:
         return x
+    noise = noise * (0.2 if task.is_pixels else 1)
     strength = 0.7 if noise == 1 else 0.1
     if recipe.is_ambiguous:  # a faint start is all signal, the hardest to unlearn
-        each = (len(x), *[1] * (x.dim() - 1))
-        strength = noise * torch.rand(each, generator=torch.Generator().manual_seed(seed + 1))
-    return feasible.project(feasible.project(x).mul_(strength))
+        strength = noise * draw_for_each(x, torch.Generator().manual_seed(seed + 1))
+    return task.feasible.project(task.feasible.project(x).mul_(strength))
 
 
-def count_numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: torch.device) -> int:
+def _optimise_in_chunks(
+    model: nn.Module, recipe: Recipe, task: Task, x: Tensor, labels: Tensor, seed: int, memory: int
+) -> None:
+    """Turn the starts x into impressions of the labels, in place, in chunks of about `memory` bytes."""
+    device = get_device(model)
+    order = torch.arange(len(labels))
+    if recipe.needs_norms:  # the statistics of a chunk are those of all classes
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    draws = tuple(torch.Generator().manual_seed(seed + i) for i in (2, 3))
+    chunk = max(1, memory // (4 * count_numbers_per_sample(task.tail, x.shape[1:], device)))
+    for part in order.split(chunk):
+        goal = labels[part]
+        if recipe.is_ambiguous:
+            goal = soft_targets(find_class_rows(model), goal, draws)
+        x[part] = recipe.optimise(task, x[part].to(device), goal.to(device)).cpu()
+
+
+def count_numbers_per_sample(tail: nn.Module, shape: torch.Size, device: torch.device) -> int:
     """Count the float32 numbers that one sample takes in memory while it is optimised.
 
     Eight times its own size (itself, its gradient, Adam's two moments, their copies), and three times each activation
@@ -185,7 +183,7 @@ def count_numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: to
     sizes = []
 
     def record_size(module, inputs, output) -> None:
-        if isinstance(output, torch.Tensor):
+        if isinstance(output, Tensor):
             sizes.append(output[0].numel())  # of the first of two samples
 
     hooks = [part.register_forward_hook(record_size) for part in tail.modules() if not list(part.children())]
@@ -193,9 +191,10 @@ def count_numbers_per_sample(tail: nn.Module, shape: tuple[int, ...], device: to
         tail(torch.zeros(2, *shape, device=device))
     for hook in hooks:
         hook.remove()
-    return 8 * torch.Size(shape).numel() + 3 * sum(sizes)
+    return 8 * shape.numel() + 3 * sum(sizes)
 
 
+@in_eval_mode
 @torch.no_grad()
 def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     """Describe impressions, or in an evaluation real inputs of a layer, as the network sees them.
@@ -209,61 +208,57 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
     feasible = feasible_inputs(model, impressions.layer)
     device = get_device(model)
     labels = impressions.labels
-    own = labels[:, None]
     _, tail = split(model, impressions.layer)
-    with in_eval_mode(model):
-        z = torch.cat([tail(part.to(device)).float().cpu() for part in impressions.x.split(500)])
+    z = torch.cat([tail(batch.to(device)).float().cpu() for batch in impressions.x.split(BATCH)])
     log_p = z.log_softmax(1)
-    seen = {
-        "reached": (z.argmax(1) == labels).float(),
-        "confidence": log_p.gather(1, own)[:, 0].exp(),
-        "entropy": -(log_p.exp() * log_p).sum(1),
-        "margin": z.gather(1, own)[:, 0] - z.scatter(1, own, -torch.inf).amax(1),
-    }
+    entropy = -(log_p.exp() * log_p).sum(1)
     rows = {}
     for label in labels.unique():
         chosen = labels == label
         x = impressions.x[chosen].float()
         flat = x.flatten(1)
-        n = len(x)
         norms = flat.norm(dim=1)
-        total = F.normalize(flat).sum(0).square().sum().item()
-        rows[int(label)] = {name: values[chosen].mean().item() for name, values in seen.items()} | {
-            "norm": norms.mean().item(),
-            "spread": (norms.std(correction=0) / norms.mean()).item(),
-            "infeasible": feasible.is_infeasible(x).float().mean().item(),
-            "cosine": (total - n) / (n * (n - 1)) if n > 1 else 1.0,
+        seen = {
+            "reached": (z[chosen].argmax(1) == label).float(),
+            "confidence": log_p[chosen, label].exp(),
+            "entropy": entropy[chosen],
+            "margin": z[chosen, label] - z[chosen].index_fill(1, label, -torch.inf).amax(1),
+            "norm": norms,
+            "spread": norms.std(correction=0) / norms.mean(),
+            "infeasible": feasible.is_infeasible(x).float(),
         }
+        n = len(x)
+        total = F.normalize(flat).sum(0).square().sum().item()  # of the cosines of all pairs, n of them with itself
+        cosine = (total - n) / (n * (n - 1)) if n > 1 else 1.0
+        rows[int(label)] = {name: values.mean().item() for name, values in seen.items()} | {"cosine": cosine}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("class")
 
 
+@in_eval_mode
 @traced_once()
 def follow_impression(
     model: nn.Module, label: int, layer: str = "input", *, recipe: str = "natural", steps: int | None = None
-) -> tuple[pd.DataFrame, torch.Tensor]:
+) -> tuple[pd.DataFrame, Tensor]:
     """Follow one impression from noise.
 
     Returns:
         Its confidence and norm at every step, and its states [steps + 1, *shape].
     """
     states = []
-    make_impressions(
-        model,
-        layer,
-        samples=1,
-        recipe=recipe,
-        steps=steps,
-        classes=[label],
-        on_step=lambda step, x: states.append(x[0].clone()),
-    )
+
+    def keep_state(step: int, x: Tensor) -> None:
+        states.append(x[0].clone())
+
+    make_impressions(model, layer, samples=1, recipe=recipe, steps=steps, classes=[label], on_step=keep_state)
     states = torch.stack(states)
     _, tail = split(model, layer)
-    with torch.no_grad(), in_eval_mode(model):
+    with torch.no_grad():
         p = torch.cat([tail(part).softmax(1)[:, label] for part in states.split(100)])
     growth = {"confidence": p.cpu().numpy(), "norm": states.flatten(1).norm(dim=1).cpu().numpy()}
     return pd.DataFrame(growth).rename_axis("step"), states.cpu()
 
 
+@in_eval_mode
 @traced_once()
 def responsive_layers(
     model: nn.Module, *, tries: int = 10, share: float = 0.8, layers: list[str] | None = None, seed: int = 0
@@ -280,10 +275,8 @@ def responsive_layers(
     k = count_classes(model)
     classes = {round(i * (k - 1) / 9) for i in range(10)} if k > 10 else range(k)
     rows = {}
-    for layer in leaf_layers(model) if layers is None else layers:
-        impressions = make_impressions(
-            model, layer, samples=tries, recipe="calibrated", seed=seed, classes=classes
-        )
+    for layer in leaf_layers(model) if layers is None else map(str, layers):
+        impressions = make_impressions(model, layer, samples=tries, recipe="calibrated", seed=seed, classes=classes)
         reached = diagnose(model, impressions)["reached"].mean()
         rows[layer] = {
             "reached": reached,
@@ -308,6 +301,7 @@ def is_learnable(model: nn.Module, layer: str) -> bool:
     return layer != "input" and bool(list(model.get_submodule(layer).parameters()))
 
 
+@in_eval_mode
 def default_layer(model: nn.Module) -> str:
     """Return the last learnable, responsive layer whose tail has a matrix to learn, and not a scale alone.
 
