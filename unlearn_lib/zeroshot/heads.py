@@ -50,13 +50,14 @@ def soft_targets(rows: Tensor, labels: Tensor, draws: tuple[torch.Generator, ...
     similarity[is_other] = ((cosines - mean) / spread.clamp_min(1e-6)).flatten()
     concentrations = similarity.softmax(1).clamp_min(1e-6).cpu()[labels]
 
-    own = labels[:, None]
-    shares = torch._standard_gamma(concentrations, draws[0]).scatter(1, own, 0)  # torch's Dirichlet has no generator
+    columns = labels[:, None]
+    shares = torch._standard_gamma(concentrations, draws[0])  # torch's Dirichlet takes no generator
+    shares = shares.scatter(1, columns, 0)
     low, high = CONFIDENCE
     p = low + (high - low) * torch.rand(len(labels), 1, generator=draws[1])
-    y = (shares * ((1 - p) / shares.sum(1, keepdim=True))).scatter(1, own, p)
+    y = (shares * ((1 - p) / shares.sum(1, keepdim=True))).scatter(1, columns, p)
     largest, at = y.max(1, keepdim=True)
-    return y.scatter(1, at, p).scatter(1, own, largest)
+    return y.scatter(1, at, p).scatter(1, columns, largest)
 
 
 def find_linear_tail(tail: fx.GraphModule) -> nn.Linear | None:
@@ -101,12 +102,12 @@ def closed_form(head: nn.Linear, x0: Tensor, labels: Tensor, feasible: Feasible,
     """
     head = fold_surface(head, feasible)
     direction = F.normalize(head.weight - head.weight.mean(0))[labels]
-    own = labels[:, None]
+    columns = labels[:, None]
     goal = torch.tensor(target).logit().item()
 
     def excess(x: Tensor) -> Tensor:
         z = head(x)
-        return z.gather(1, own) - z.scatter(1, own, -torch.inf).logsumexp(1, keepdim=True) - goal
+        return z.gather(1, columns) - z.scatter(1, columns, -torch.inf).logsumexp(1, keepdim=True) - goal
 
     return _walk_to_root(excess, x0, direction, feasible, SECANTS)
 
