@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import nn
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, as_list, check_forget, check_number, pick_device
+from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
 from unlearn_lib.data import Data, data_name, load_data
 from unlearn_lib.experiment.steps import (
     Judge,
@@ -23,11 +23,12 @@ from unlearn_lib.experiment.steps import (
     compute_unlearned,
     find_unlearned,
     keep_unlearned,
+    log_carry_over,
     make_cached_impressions,
     train_network,
 )
 from unlearn_lib.networks import Framing, Run
-from unlearn_lib.options import check_options, option
+from unlearn_lib.options import PLACES, check_options, option
 from unlearn_lib.store import digest, lock_folder
 from unlearn_lib.training import PRECISIONS
 from unlearn_lib.zeroshot import Impressions, Unlearning
@@ -104,18 +105,10 @@ class Experiment:
     flip: bool | None = option(
         "switch", None, help="mirror half of the images in training; by default all data but digits"
     )
-    device: str | None = option(
-        "text", None, metavar="NAME", flag="-g", help="cuda, mps or cpu; by default the first of these that exists"
-    )
-    data_root: str | Path | None = option(
-        "text", None, metavar="DIR", help="where data sets lie; by default $UNLEARN_DATA, else data/"
-    )
-    runs_root: str | Path | None = option(
-        "text", None, metavar="DIR", help="where runs are kept; by default $UNLEARN_RUNS, else data/runs/"
-    )
-    version: str | None = option(
-        "text", None, metavar="NAME", flag="-n", help="is appended to the names of the run folders"
-    )
+    device: str | None = option("text", None, **PLACES["device"])
+    data_root: str | Path | None = option("text", None, **PLACES["data_root"])
+    runs_root: str | Path | None = option("text", None, **PLACES["runs_root"])
+    version: str | None = option("text", None, **PLACES["version"])
     force: bool = option("switch", False, help="repeat every step; by default finished steps are reused")
     save_every: int = option(
         "whole", 1, least=1, metavar="EPOCHS", flag="-s", help="between two checkpoints of training; by default 1"
@@ -305,7 +298,11 @@ class Experiment:
         unlearning = method if isinstance(method, Unlearning) else Unlearning(method, **choices)
         with lock_folder(self.root / self.unlearned_name(unlearning, version)):
             run = None if self.force else self.find_unlearned(unlearning, version)
-            return run or self.keep(self.compute(unlearning, on_step), version)
+            if run is None:
+                return self.keep(self.compute(unlearning, on_step), version)
+        log.info("%s: reused", run.name)
+        log_carry_over(run.metrics["carry_over"])
+        return run
 
     def unlearned_name(self, unlearning: Unlearning, version: str | None = None) -> str:
         """Return the name of an unlearned run's folder."""

@@ -284,10 +284,7 @@ def find_unlearned(experiment, unlearning: Unlearning, version: str | None) -> R
         arguments["layer"] = run.config["layer"]
     elif unlearning.layer is None:  # the run was asked for with a layer, perhaps the one that None means
         arguments["layer"] = unlearning.find_layer(experiment.load(original))
-    run = check_run(run, arguments)
-    log.info("%s: reused", name)
-    log_carry_over(run.metrics["carry_over"])
-    return with_golden(experiment, run)
+    return with_golden(experiment, check_run(run, arguments))
 
 
 def keep_unlearned(experiment, unlearned: Unlearned, version: str | None) -> Run:
@@ -312,7 +309,6 @@ def keep_unlearned(experiment, unlearned: Unlearned, version: str | None) -> Run
             golden_run=None,
             asked_layer=unlearned.unlearning.layer,
         )
-        log.info("%s: kept", name)
         return with_golden(experiment, run)
 
 
