@@ -89,7 +89,7 @@ class Experiment:
         "whole", None, least=1, metavar="IMAGES", help=f"of training; {_defaults('batch_size')}"
     )
     dropout: float | None = option(
-        "number", None, least=0, below=1, metavar="RATE", flag="-d", help="by default the network's own"
+        "number", None, least=0, below=1, metavar="RATE", help="by default the network's own"
     )
     label_smoothing: float = option("number", 0.0, least=0, below=1, metavar="SHARE", help="in training; by default 0")
     size: int | None = option(
@@ -111,7 +111,7 @@ class Experiment:
     version: str | None = option("text", None, **PLACES["version"])
     force: bool = option("switch", False, help="repeat every step; by default finished steps are reused")
     save_every: int = option(
-        "whole", 1, least=1, metavar="EPOCHS", flag="-s", help="between two checkpoints of training; by default 1"
+        "whole", 1, least=1, metavar="EPOCHS", help="between two checkpoints of training; by default 1"
     )
     precision: str | None = option(
         "text",
