@@ -134,7 +134,7 @@ def run_all(args: argparse.Namespace) -> None:
     if len(experiment.dataset.train):
         trained["golden"] = experiment.golden()
     else:
-        log.info("no golden model: %s has no training images here", experiment.dataset.name)
+        log.info("no golden model: %s has no training pictures here", experiment.dataset.name)
     _unlearn(args, experiment, unlearning, trained)
 
 
@@ -142,7 +142,7 @@ def _unlearn(args: argparse.Namespace, experiment, unlearning, trained: dict) ->
     run = experiment.unlearn(unlearning)
     drawn = _draw_results(experiment, trained, [run])
     _print_results(args, experiment, [run])
-    has_train = len(experiment.dataset.train)  # an audit needs training images
+    has_train = len(experiment.dataset.train)  # an audit needs training pictures
     _print_next(drawn, _audit_command(args, run) if has_train else "")
 
 
@@ -272,7 +272,7 @@ def _print_results(args: argparse.Namespace, experiment, runs: list) -> None:
         return
     table = comparison_table(runs)
     heading = f"\n{experiment.model} on {experiment.dataset.source}"
-    unit = "accuracy in % of test images"
+    unit = "accuracy in % of test pictures"
     if experiment.forget_classes:
         heading += f"; forget {join_names(experiment.forget_names)}"
         unit += " (forget: towards 0; retain: no lower than masked)"
