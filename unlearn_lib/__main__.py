@@ -39,15 +39,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = make_parser(argv).parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
-    try:
-        return _run_command(args)
-    except KeyboardInterrupt:
-        print(f"{program()}: interrupted", file=sys.stderr)
-        return 130
-
-
-def _run_command(args: argparse.Namespace) -> int:
-    """Run the step, or a preset where there is none; return the exit status."""
     from unlearn_lib.common import NotFound, UserError, show_log
     from unlearn_lib.team import process_group, release_helpers
 
@@ -66,6 +57,9 @@ def _run_command(args: argparse.Namespace) -> int:
         advice = f"; train it by: {_command('train', args)}" if is_untrained else ""
         print(f"{program()}: {error}{advice}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{program()}: interrupted", file=sys.stderr)
+        return 130
     finally:
         release_helpers()
     return 0
@@ -120,7 +114,8 @@ def make_impressions(args: argparse.Namespace) -> None:
 
 def unlearn(args: argparse.Namespace) -> None:
     """Unlearn a trained model."""
-    _unlearn(args, _experiment(args), _unlearning(args), {})
+    experiment = _experiment(args)
+    _report_unlearned(args, experiment, {}, experiment.unlearn(_unlearning(args)))
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -135,11 +130,11 @@ def run_all(args: argparse.Namespace) -> None:
         trained["golden"] = experiment.golden()
     else:
         log.info("no golden model: %s has no training pictures here", experiment.dataset.name)
-    _unlearn(args, experiment, unlearning, trained)
+    _report_unlearned(args, experiment, trained, experiment.unlearn(unlearning))
 
 
-def _unlearn(args: argparse.Namespace, experiment, unlearning, trained: dict) -> None:
-    run = experiment.unlearn(unlearning)
+def _report_unlearned(args: argparse.Namespace, experiment, trained: dict, run) -> None:
+    """Draw and print an unlearned run, and name the command that audits it."""
     drawn = _draw_results(experiment, trained, [run])
     _print_results(args, experiment, [run])
     has_train = len(experiment.dataset.train)  # an audit needs training pictures
