@@ -30,7 +30,7 @@ from unlearn_lib import (
 )
 from unlearn_lib.__main__ import main
 from unlearn_lib.common import UserError, as_number, join_names, printable
-from unlearn_lib.data.pictures import Pictures, first_framing, open_picture
+from unlearn_lib.data.pictures import Pictures, choose_framing, open_picture
 from unlearn_lib.networks import Framing
 
 GREY16 = Image.fromarray(np.full((4, 4), 20_000, np.uint16))
@@ -214,7 +214,7 @@ def test_the_shape_is_that_of_the_first_picture_upright(tmp_path, kind, orientat
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new(kind, (6, 4)).save(tmp_path / "a.png", exif=exif)
-    framing = first_framing([tmp_path / "a.png"])
+    framing = choose_framing([tmp_path / "a.png"])
     assert framing.shape == (3 if kind == "RGB" else 1, *size[::-1])
 
 
@@ -226,7 +226,7 @@ def test_pictures_are_grey_where_none_has_colours(tmp_path, kinds, channels):
     paths = [tmp_path / f"{i}.{'tif' if kind == 'CMYK' else 'png'}" for i, kind in enumerate(kinds)]
     for path, kind in zip(paths, kinds, strict=True):
         Image.new(kind, (6, 5)).save(path)
-    assert first_framing(paths).shape == (channels, 5, 6)
+    assert choose_framing(paths).shape == (channels, 5, 6)
 
 
 # Files that are no pictures, or damaged ones.
