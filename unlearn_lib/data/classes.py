@@ -1,11 +1,13 @@
 """Classes as users give them: by name, index, range of indices, wnid, or a text file that lists them line by line."""
 
-import operator
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from unlearn_lib.common import UserError, as_list, count_names, is_boolean, join_names, log, read_text
+
+INDICES = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def parse_classes(
@@ -31,15 +33,15 @@ def parse_classes(
     items = []
     for item in as_list(given):
         path = os.path.expanduser(item) if isinstance(item, str) else ""
-        if os.path.isfile(path) and _find_indices(item, classes, argument, wnids) is None:
+        if os.path.isfile(path) and not _find_indices(item, classes, argument, wnids):
             lines = read_text(Path(path), argument).splitlines()
-            items += [line.strip() for line in lines if line.strip()]
+            items += filter(None, map(str.strip, lines))
         else:
             items.append(item)
     chosen = set()
     for item in items:
         indices = _find_indices(item, classes, argument, wnids)
-        if indices is None:
+        if not indices:
             raise UserError(
                 f"{argument}: no class {str(item)!r}; a name ({join_names(classes)}), an index from 0 to "
                 f"{len(classes) - 1}, a range such as 0-1{', a wnid' if wnids else ''} or a file that lists them is "
@@ -52,21 +54,18 @@ def parse_classes(
     return sorted(chosen)
 
 
-def _find_indices(item: str | int, classes: list[str], argument: str, wnids: list[str] | None) -> list[int] | None:
-    """Return the indices that a name, index, range or wnid stands for; None where it is none of them."""
-    if not isinstance(item, str):
-        try:
-            index = -1 if is_boolean(item) else operator.index(item)
-        except TypeError:  # None or a fraction
-            return None
-        return [index] if 0 <= index < len(classes) else None
-    same = [i for i, name in enumerate(classes) if name == item]
-    if len(same) > 1:
-        raise UserError(f"{argument}: {item!r} is the name of the classes {same}; give the index")
-    if same:
-        return same
-    first, dash, last = item.partition("-")
-    last = last if dash else first
-    if first.isdecimal() and last.isdecimal() and int(first) <= int(last) < len(classes):
-        return list(range(int(first), int(last) + 1))
-    return [wnids.index(item)] if wnids and item in wnids else None
+def _find_indices(item: str | int, classes: list[str], argument: str, wnids: list[str] | None) -> list[int]:
+    """Return the indices that a name, index, range or wnid stands for; none where it is something else."""
+    if isinstance(item, str):
+        same = [i for i, name in enumerate(classes) if name == item]
+        if len(same) > 1:
+            raise UserError(f"{argument}: {item!r} is the name of the classes {same}; give the index")
+        if same:
+            return same
+        if wnids and item in wnids:
+            return [wnids.index(item)]
+    match = INDICES.fullmatch(f"{item}")  # NumPy's integers and tensors of one are formatted as ints are
+    if match is None or is_boolean(item):
+        return []
+    first, last = (int(number) for number in match.groups(match[1]))
+    return list(range(first, last + 1)) if last < len(classes) else []

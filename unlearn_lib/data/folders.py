@@ -64,16 +64,14 @@ def list_pictures(folder: Path, passed_over: list[Path]) -> list[Path]:
 
 def list_labelled(folder: Path, classes: list[str], passed_over: list[Path]) -> tuple[list[Path], torch.Tensor]:
     """Return the paths and labels of the pictures below `<folder>/<class>/`; the rest is added to `passed_over`."""
-    labels_by_name = {name: label for label, name in enumerate(classes)}
     paths = []
     labels = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name in labels_by_name and entry.is_dir():
-            below = list_pictures(entry, passed_over)
+    for label, name in enumerate(classes):
+        if (folder / name).is_dir():
+            below = list_pictures(folder / name, passed_over)
             paths += below
-            labels += [labels_by_name[entry.name]] * len(below)
-        else:
-            passed_over.append(entry)
+            labels += [label] * len(below)
+    passed_over += [path for path in folder.glob("*") if not (path.name in classes and path.is_dir())]
     return paths, torch.tensor(labels, dtype=torch.int64)
 
 
@@ -93,44 +91,36 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
     """
     parts = find_splits(folder)
     classes = list_classes(parts[0])
-    passed_over = []
-    if parts != [folder]:
-        entries = folder.iterdir()
-        passed_over += [p for p in entries if not (p.exists() and any(p.samefile(part) for part in parts))]
-    listed = [list_labelled(part, classes, passed_over) for part in parts]
-    for part, (paths, _) in zip(parts, listed, strict=True):
-        unknown = sorted(set(list_classes(part)) - set(classes))
+    passed_over = [path for path in folder.glob("*") if path not in parts and parts != [folder]]
+    on_disk = []
+    for part in parts:
+        unknown = set(list_classes(part)) - set(classes)
         if unknown:
-            raise UserError(f"data: {part} has classes that train has not: {', '.join(unknown)}")
+            raise UserError(f"data: {part} has classes that train has not: {', '.join(sorted(unknown))}")
+        paths, labels = list_labelled(part, classes, passed_over)
         if not paths:
             raise UserError(f"data: {part} has no pictures; expected <class>/*.jpg, .png and the like")
+        framing = framing or choose_framing(paths)
+        on_disk.append(Split(Pictures(paths, framing, folder), labels))
     for label, name in enumerate(classes):
-        if label not in listed[0][1]:
+        if label not in on_disk[0].labels:
             raise UserError(f"data: no pictures in {parts[0] / name}; put some there or remove it")
-
-    framing = framing or choose_framing(listed[0][0])
-    is_large = sum(len(paths) for paths, _ in listed) * torch.Size(framing.shape).numel() > IN_MEMORY
-    splits = []
-    damaged = []
-    for part, (paths, labels) in zip(parts, listed, strict=True):
-        pictures = Pictures(paths, framing, folder)
-        split = Split(pictures if is_large else pictures.read(range(len(paths)), part.name), labels)
-        if not pictures.readable.all():
-            damaged += [pictures.name(i) for i in (~pictures.readable).nonzero().flatten().tolist()]
-            split = split.take(pictures.readable)
-            lost = set(labels.tolist()) - set(split.labels.tolist())
-            if lost:
-                raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend or remove the class")
-        splits.append(split)
-    if len(splits) == 1:
-        splits = hold_out(splits[0], 0.2, seed=0)
     if len(classes) == 1:
         log.warning("data: %s holds one class alone, %s; is %s meant?", parts[0], classes[0], parts[0] / classes[0])
+
+    splits = on_disk
+    if sum(split.images.shape.numel() for split in on_disk) <= IN_MEMORY:
+        splits = [split.load() for split in on_disk]
+    for part, split, loaded in zip(parts, on_disk, splits, strict=True):
+        lost = set(split.labels.tolist()) - set(loaded.labels.tolist())
+        if lost:
+            raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend or remove the class")
+    train, test = splits if len(splits) == 2 else hold_out(splits[0], 0.2, seed=0)
     return {
         "classes": [printable(name) for name in classes],
-        "train": splits[0],
-        "test": splits[1],
-        "damaged": damaged,
+        "train": train,
+        "test": test,
+        "damaged": [name for split in on_disk for name in split.unreadable if splits is not on_disk],
         "passed_over": name_below(folder, passed_over),
     }
 

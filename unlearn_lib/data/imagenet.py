@@ -3,6 +3,7 @@
 The classes stand in the order of their wnids. torchvision's weights use the same order.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -43,7 +44,7 @@ def read_imagenet(root: Path, framing: Framing | None = None) -> dict:
     splits = {}
     for split, part in (("train", folder / "train"), ("test", folder / "val")):
         others = []
-        paths, labels = list_labelled(part, wnids, others) if part.is_dir() else ([], torch.tensor([]).long())
+        paths, labels = list_labelled(part, wnids, others)
         if split == "test" and others and not paths:
             others = []
             paths = list_pictures(part, others)
@@ -61,27 +62,24 @@ def read_imagenet(root: Path, framing: Framing | None = None) -> dict:
 
 def _read_labels(folder: Path, paths: list[Path], wnids: list[str]) -> torch.Tensor:
     """Return the labels of the pictures in the flat folder `val`, from the file with the true classes."""
-    if not paths:
-        return torch.tensor([]).long()
     truth = _find_file(folder, TRUTHS)
     if truth is None:
         raise NotFound(f"data: {folder / 'val'} is flat; put {' or '.join(TRUTHS)} into {folder}")
     rows = [line.replace(",", " ").split() for line in read_text(truth, "data").splitlines()]
-    labels = {wnid: i for i, wnid in enumerate(wnids)}
-    if truth.name == DEVKIT:  # the devkit numbers pictures and classes
+    codes = [str(i) for i in range(len(wnids))]
+    if truth.name == DEVKIT:  # its lines hold a number for each picture in order
         rows = [(f"ILSVRC2012_val_{i:08d}", *row) for i, row in enumerate(rows, 1)]
-        labels = {number: labels.get(wnid) for number, wnid in _read_devkit_numbers(folder).items()}
-    else:
-        labels |= {str(i): i for i in range(len(wnids))}
-    labels_by_name = {Path(row[0]).stem: labels.get(row[1]) for row in rows if len(row) > 1}
-    found = [labels_by_name.get(path.stem) for path in paths]
+        codes = _read_devkit_numbers(folder, wnids)
+    labels = {code: i for names in (wnids, codes) for i, code in enumerate(names)}
+    labels_by_picture = {Path(row[0]).stem: labels.get(row[1]) for row in rows if len(row) > 1}
+    found = [labels_by_picture.get(path.stem) for path in paths]
     if None in found:
         raise UserError(f"data: {truth} does not name {paths[found.index(None)].name} and its class")
-    return torch.tensor(found)
+    return torch.tensor(found, dtype=torch.int64)
 
 
-def _read_devkit_numbers(folder: Path) -> dict[str, str]:
-    """Return the wnids by the devkit's numbers of the classes, from its meta.mat; their order is another."""
+def _read_devkit_numbers(folder: Path, wnids: list[str]) -> list[str]:
+    """Return the devkit's numbers of the classes, in the order of their wnids, from its meta.mat."""
     from scipy.io import loadmat
 
     meta = _find_file(folder, ["meta.mat"])
@@ -89,12 +87,13 @@ def _read_devkit_numbers(folder: Path) -> dict[str, str]:
         raise NotFound(f"data: {DEVKIT} numbers the classes as the devkit does; put its meta.mat into {folder}")
     try:
         synsets = loadmat(meta, squeeze_me=True)["synsets"]
-        return {str(int(entry["ILSVRC2012_ID"])): str(entry["WNID"]) for entry in synsets}
+        numbers = dict(zip(synsets["WNID"], synsets["ILSVRC2012_ID"], strict=True))
+        return [str(numbers[wnid]) for wnid in wnids]
     except Exception as error:  # loadmat raises many kinds for damaged files
         raise UserError(f"data: {meta} is not the devkit's meta.mat; fetch it again") from error
 
 
-def _find_file(folder: Path, names: list[str]) -> Path | None:
+def _find_file(folder: Path, names: Iterable[str]) -> Path | None:
     """Return the first of these files in the folder or in its `val`; None where none exists."""
     paths = [place / name for name in names for place in (folder, folder / "val")]
-    return next((path for path in paths if path.is_file()), None)
+    return next(filter(Path.is_file, paths), None)

@@ -4,7 +4,7 @@ A picture that does not open stops nothing. It is left out, counted and named.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +19,6 @@ from unlearn_lib.networks import Framing
 from unlearn_lib.store import digest
 
 IN_MEMORY = 2**31  # bytes of decoded pictures; a larger data set stays as it was found
-LARGE = 20_000  # bytes of a file; for smaller ones threads cost more than they save
 TIFF_BITS, TIFF_COLOURS, TIFF_NUMBERS = 258, 262, 339  # BitsPerSample, PhotometricInterpretation, SampleFormat
 # Pillow scales a PNG's pixels to eight bits, but not its transparent value. These are the factors by raw mode.
 PNG_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
@@ -44,14 +43,11 @@ def _open(path: Path, colour: bool) -> tuple[Image.Image, bool]:
                 raise ValueError("its values have a sign")
             # Phones write MPO (a photograph and its depth map), Photoshop writes layers.
             is_animated = picture.format not in ("MPO", "PSD") and getattr(picture, "is_animated", False)
-            picture = _scale_depth(picture) if _is_deep(picture) else _fill_background(picture)
+            is_deep = picture.mode.startswith(("F", "I"))  # F, I, I;16 and its byte orders
+            picture = _scale_depth(picture) if is_deep else _fill_background(picture)
             return picture.convert("RGB" if colour else "L"), is_animated
     except Exception as error:  # decoders raise many kinds for damaged files
         raise UserError(f"data: the picture {path} does not open ({error})") from error
-
-
-def _is_deep(picture: Image.Image) -> bool:
-    return picture.mode in ("F", "I") or picture.mode.startswith("I;16")
 
 
 def _scale_depth(picture: Image.Image) -> Image.Image:
@@ -79,8 +75,8 @@ def _fill_background(picture: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(picture)
     clear = upright.info.get("transparency")
     if clear is not None and raw in PNG_SCALES:
-        scaled = (np.atleast_1d(clear) * PNG_SCALES[raw]).astype(int).tolist()
-        upright.info["transparency"] = tuple(scaled) if upright.mode == "RGB" else scaled[0]
+        scaled = np.multiply(clear, PNG_SCALES[raw]).astype(int).tolist()
+        upright.info["transparency"] = tuple(scaled) if isinstance(clear, tuple) else scaled
     if upright.mode == "La":  # premultiplied
         upright = upright.convert("LA")
     if upright.has_transparency_data:
@@ -106,15 +102,6 @@ def _decode(path: Path, framing: Framing) -> tuple[np.ndarray | None, bool]:
         picture = T.resize(picture, framing.resize, framing.interpolation)
         picture = T.center_crop(picture, [height, width])
     return np.array(picture).reshape(height, width, channels).transpose(2, 0, 1), is_animated
-
-
-def _decode_all(paths: list[Path], framing: Framing) -> Iterator[tuple[np.ndarray | None, bool]]:
-    """Decode pictures in order, by threads where the files are large."""
-    if paths and paths[0].exists() and paths[0].stat().st_size > LARGE:
-        with ThreadPoolExecutor() as pool:
-            yield from pool.map(_decode, paths, [framing] * len(paths))
-    else:
-        yield from (_decode(path, framing) for path in paths)
 
 
 class Pictures:
@@ -164,26 +151,29 @@ class Pictures:
         part.readable = self.readable[positions]
         return part
 
-    def read(self, positions: Sequence[int], description: str | None = None) -> torch.Tensor:
-        """Decode the pictures at these positions, uint8 [n, C, H, W]; zeros where one does not open.
-
-        A description shows a progress bar.
-        """
+    def read(self, positions: list[int]) -> torch.Tensor:
+        """Decode the pictures at these positions, uint8 [n, C, H, W]; zeros where one does not open."""
         images = torch.zeros(len(positions), *self.framing.shape, dtype=torch.uint8)
-        decoded = _decode_all([self.paths[i] for i in positions], self.framing)
-        if description:
-            decoded = progress(decoded, f"reading {description}", len(positions))
         animated = []
-        for image, position, (pixels, is_animated) in zip(images, positions, decoded, strict=True):
-            if pixels is None:
-                self.readable[position] = False
-            else:
-                image.copy_(torch.from_numpy(pixels))
-            if is_animated:
-                animated.append(self.name(position))
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(lambda position: _decode(self.paths[position], self.framing), positions)
+            for position, image, (pixels, is_animated) in zip(positions, images, decoded, strict=True):
+                if pixels is None:
+                    self.readable[position] = False
+                else:
+                    image.copy_(torch.from_numpy(pixels))
+                if is_animated:
+                    animated.append(self.name(position))
         if animated and not self.animated:
             log.warning("data: of pictures with several frames the first is taken: %s", count_names(animated))
             self.animated = animated
+        return images
+
+    def read_all(self) -> torch.Tensor:
+        """Decode all pictures, uint8 [N, C, H, W]."""
+        images = torch.empty(self.shape, dtype=torch.uint8)
+        for part, decoded in zip(images.split(500), self.split(500), strict=True):
+            part.copy_(decoded)
         return images
 
     def fingerprint(self) -> str:
@@ -191,11 +181,11 @@ class Pictures:
         common = os.path.commonpath({path.parent for path in self.paths}) if self.paths else ""
         lines = []
         for path in self.paths:
-            size, changed = 0, 0
+            facts = "0\0000"  # nothing is known of a file that is gone
             with suppress(OSError):
                 stat = path.stat()
-                size, changed = stat.st_size, stat.st_mtime_ns
-            lines.append(f"{str(path)[len(common) :]}\0{size}\0{changed}")
+                facts = f"{stat.st_size}\0{stat.st_mtime_ns}"
+            lines.append(f"{str(path)[len(common) :]}\0{facts}")
         return digest("\n".join(lines), self.framing)
 
     def _find_positions(self, index) -> torch.Tensor:
@@ -211,13 +201,13 @@ def choose_framing(paths: list[Path]) -> Framing:
     for path in paths:
         with suppress(UserError):
             width, height = open_picture(path).size
-            samples = [path, *paths[:: max(1, len(paths) // 50)]]
-            return Framing((1 if all(map(_is_grey, samples)) else 3, height, width))
+            has_colours = any(map(_has_colours, [path, *paths[:: max(1, len(paths) // 50)]]))
+            return Framing((3 if has_colours else 1, height, width))
     raise UserError(f"data: none of the {len(paths)} pictures below {paths[0].parents[1]} opens")
 
 
-def _is_grey(path: Path) -> bool:
-    """Read from the header whether a picture has no colours; True where it does not open."""
+def _has_colours(path: Path) -> bool:
+    """Read from the header whether a picture has colours; False where it does not open."""
     with suppress(Exception), Image.open(path) as picture:
-        return picture.mode in ("1", "L", "LA", "La") or _is_deep(picture)
-    return True
+        return Image.getmodebase(picture.mode) != "L"
+    return False

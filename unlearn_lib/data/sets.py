@@ -101,10 +101,7 @@ class Data:
     @property
     def unreadable(self) -> list[str]:
         """Paths below the folder of the pictures that do not open; those on disk as far as they were read."""
-        names = list(self.damaged)
-        for split in (self.train, self.val, self.test):
-            names += [split.images.name(i) for i in (~split.readable).nonzero().flatten().tolist()]
-        return names
+        return [*self.damaged, *self.train.unreadable, *self.val.unreadable, *self.test.unreadable]
 
     @property
     def untested(self) -> list[int]:

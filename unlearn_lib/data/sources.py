@@ -4,7 +4,6 @@ torchvision reads CIFAR-10's official files. Where official files are absent, an
 """
 
 import gzip
-import re
 import zlib
 from pathlib import Path
 
@@ -24,7 +23,7 @@ DIGITS = {
     "mean": 0.13,  # mostly black
     "std": 0.31,
 }
-IDX_FILE = re.compile(r"(train|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+IDX_FILES = {"train": ("train-images", "train-labels"), "test": ("t10k-images", "t10k-labels")}
 
 
 def read_digits() -> dict:
@@ -69,10 +68,10 @@ def read_mnist(root: Path, framing: Framing | None) -> dict:
         UserError: a file is damaged.
     """
     folder = root / "MNIST"
-    files = _find_idx_files(folder)
-    if len(files) < 4 and (folder / "train").is_dir():
+    is_complete = all(_find_idx_file(folder, name) for names in IDX_FILES.values() for name in names)
+    if not is_complete and (folder / "train").is_dir():
         return DIGITS | {"title": "MNIST", "source": "MNIST, read from an image folder"} | read_folder(folder, framing)
-    if len(files) < 4:
+    if not is_complete:
         try:
             MNIST(root, download=True)
         except (RuntimeError, OSError) as error:
@@ -80,28 +79,22 @@ def read_mnist(root: Path, framing: Framing | None) -> dict:
                 f"data: no MNIST at {folder} and none could be downloaded; put train-images-idx3-ubyte.gz, "
                 "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz there"
             ) from error
-        files = _find_idx_files(folder)
     fields = {"title": "MNIST", "source": "MNIST, the original 70,000 handwritten digits", **DIGITS}
-    for part, prefix in (("train", "train"), ("test", "t10k")):
-        images = read_idx(files[prefix, "images"])
-        labels = read_idx(files[prefix, "labels"]).long()
+    for part, names in IDX_FILES.items():
+        images, labels = (read_idx(_find_idx_file(folder, name)) for name in names)
         if images.ndim != 3 or images.shape[:1] != labels.shape:
             shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-            raise UserError(f"data: the {prefix} images and labels in {folder} do not belong together: {shapes}")
+            raise UserError(f"data: the {part} images and labels in {folder} do not belong together: {shapes}")
         if (labels > 9).any():
-            raise UserError(f"data: {files[prefix, 'labels']} has labels outside 0 to 9")
-        fields[part] = Split(images[:, None], labels)
+            raise UserError(f"data: {folder} has {part} labels outside 0 to 9")
+        fields[part] = Split(images[:, None], labels.long())
     return fields
 
 
-def _find_idx_files(folder: Path) -> dict[tuple[str, str], Path]:
-    """Return MNIST's files by part and kind, gzipped or not, with a hyphen or a dot before `idx`."""
-    files = {}
-    for path in sorted(folder.glob("*")) + sorted(folder.glob("raw/*")):
-        match = IDX_FILE.fullmatch(path.name)
-        if match and path.is_file():
-            files.setdefault(match.group(1, 2), path)
-    return files
+def _find_idx_file(folder: Path, name: str) -> Path | None:
+    """Return an IDX file, gzipped or not, with a hyphen or a dot before `idx`; None where it is absent."""
+    pattern = f"{name}[-.]idx?-ubyte*"
+    return next(iter(sorted(folder.glob(pattern)) + sorted(folder.glob(f"raw/{pattern}"))), None)
 
 
 def read_idx(path: Path) -> torch.Tensor:
@@ -114,11 +107,10 @@ def read_idx(path: Path) -> torch.Tensor:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        if content[:3] != b"\0\0\x08":
+        if not content.startswith(b"\0\0\x08"):
             raise ValueError("its header is another")
-        dimensions = content[3]
-        shape = np.frombuffer(content, ">u4", dimensions, offset=4).tolist()
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        shape = np.frombuffer(content, ">u4", content[3], offset=4)
+        values = np.frombuffer(content, np.uint8, offset=4 + shape.nbytes)
         return torch.from_numpy(values.reshape(shape).copy())
     except (OSError, EOFError, ValueError, IndexError, zlib.error) as error:
         raise UserError(f"data: {path} is not a whole IDX file of bytes ({error}); fetch it again") from error

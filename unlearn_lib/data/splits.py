@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.nn.functional import interpolate
+from torchvision.transforms import functional as T
 
 from unlearn_lib.common import free_memory
 from unlearn_lib.data.pictures import Pictures
@@ -28,11 +28,14 @@ class Split:
 
     def only(self, classes: Collection[int]) -> "Split":
         """Return the pictures of these classes."""
-        return self.take(torch.isin(self.labels, self.labels.new_tensor(list(classes))))
+        return self.take(self._select(classes))
 
     def without(self, classes: Collection[int]) -> "Split":
         """Return the pictures of all other classes."""
-        return self.take(torch.isin(self.labels, self.labels.new_tensor(list(classes)), invert=True))
+        return self.take(~self._select(classes))
+
+    def _select(self, classes: Collection[int]) -> torch.Tensor:
+        return torch.isin(self.labels, self.labels.new_tensor(list(classes)))
 
     def take(self, index: torch.Tensor) -> "Split":
         """Return the pictures at `index` (positions or a boolean mask, on any device), not decoded yet."""
@@ -50,6 +53,11 @@ class Split:
         opened = self.images.readable[index.cpu()]
         return images[opened], part.labels[opened.to(part.labels.device)]
 
+    def load(self) -> "Split":
+        """Decode pictures on disk into memory; those that do not open are left out."""
+        loaded = Split(self.images.read_all(), self.labels)
+        return loaded if self.readable.all() else loaded.take(self.readable)
+
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device; itself where it is on disk or takes over half of the free memory there."""
         if self.is_on_disk or self.images.numel() > free_memory(device) / 2:
@@ -60,6 +68,11 @@ class Split:
     def readable(self) -> torch.Tensor:
         """bool [N]: False for a picture on disk that did not open when it was read."""
         return self.images.readable if self.is_on_disk else torch.ones(len(self), dtype=torch.bool)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Names of the pictures on disk that did not open when they were read."""
+        return [self.images.name(i) for i in (~self.readable).nonzero().flatten().tolist()]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,11 +99,9 @@ def resize_pictures(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.
     """Resize pictures uint8 [N, C, H, W] to `shape`; colour becomes grey, grey fills all channels."""
     result = torch.empty(len(images), *shape, dtype=torch.uint8, device=images.device)
     luminance = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]  # ITU-R BT.601
-    for start in range(0, len(images), 4096):  # limits the memory of floats
-        part = images[start : start + 4096].float()
-        if part.shape[1] == 3 and shape[0] == 1:
-            part = (part * luminance).sum(1, keepdim=True)
-        if part.shape[-2:] != tuple(shape[1:]):
-            part = interpolate(part, shape[1:], mode="bilinear", antialias=True, align_corners=False)
-        result[start : start + 4096] = part.round().clamp(0, 255).to(torch.uint8)
+    for before, after in zip(images.split(4096), result.split(4096), strict=True):  # floats take four times the memory
+        pixels = before.float()
+        if before.shape[1] == 3 and shape[0] == 1:
+            pixels = (pixels * luminance).sum(1, keepdim=True)
+        after.copy_(T.resize(pixels, shape[1:]).round())
     return result
