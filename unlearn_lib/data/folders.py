@@ -120,7 +120,7 @@ def read_folder(folder: Path, framing: Framing | None) -> dict:
         "classes": [printable(name) for name in classes],
         "train": train,
         "test": test,
-        "damaged": [name for split in on_disk for name in split.unreadable if splits is not on_disk],
+        "damaged": [name for split in on_disk for name in split.unreadable],
         "passed_over": name_below(folder, passed_over),
     }
 

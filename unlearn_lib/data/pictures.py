@@ -24,19 +24,17 @@ TIFF_BITS, TIFF_COLOURS, TIFF_NUMBERS = 258, 262, 339  # BitsPerSample, Photomet
 PNG_SCALES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
 
 
-def open_picture(path: Path, colour: bool = True) -> Image.Image:
+def open_picture(path: Path, colour: bool = True) -> tuple[Image.Image, bool]:
     """Open a picture upright, in RGB or grey, on a white ground; of an animation take the first frame.
 
     More than eight bits are scaled by their own depth.
 
+    Returns:
+        The picture, and whether the file is an animation.
+
     Raises:
         UserError: it does not open, or its depth is not known.
     """
-    return _open(path, colour)[0]
-
-
-def _open(path: Path, colour: bool) -> tuple[Image.Image, bool]:
-    """Open a picture as `open_picture` does; say also whether it is an animation."""
     try:
         with Image.open(path) as picture:
             if 2 in getattr(picture, "tag_v2", {}).get(TIFF_NUMBERS, ()):
@@ -89,7 +87,7 @@ def _decode(path: Path, framing: Framing) -> tuple[np.ndarray | None, bool]:
     """Return a picture as uint8 [C, H, W] (None where it does not open), and whether it is an animation."""
     channels, height, width = framing.shape
     try:
-        picture, is_animated = _open(path, channels == 3)
+        picture, is_animated = open_picture(path, channels == 3)
     except UserError:
         return None, False
     if framing.resize is None:
@@ -136,8 +134,8 @@ class Pictures:
 
     def split(self, size: int) -> Iterator[torch.Tensor]:
         """Decode the pictures in order, `size` at a time."""
-        parts = torch.arange(len(self)).split(size)
-        return (self.read(part.tolist()) for part in progress(parts, "reading pictures"))
+        for part in progress(torch.arange(len(self)).split(size), "reading pictures"):
+            yield self.read(part.tolist())
 
     def name(self, position: int) -> str:
         """Return a picture's path below `root`, where it differs from pictures of the same name."""
@@ -169,13 +167,6 @@ class Pictures:
             self.animated = animated
         return images
 
-    def read_all(self) -> torch.Tensor:
-        """Decode all pictures, uint8 [N, C, H, W]."""
-        images = torch.empty(self.shape, dtype=torch.uint8)
-        for part, decoded in zip(images.split(500), self.split(500), strict=True):
-            part.copy_(decoded)
-        return images
-
     def fingerprint(self) -> str:
         """Digest names below the common folder, sizes, times of change and the framing; decode nothing."""
         common = os.path.commonpath({path.parent for path in self.paths}) if self.paths else ""
@@ -200,7 +191,7 @@ def choose_framing(paths: list[Path]) -> Framing:
     """
     for path in paths:
         with suppress(UserError):
-            width, height = open_picture(path).size
+            width, height = open_picture(path)[0].size
             has_colours = any(map(_has_colours, [path, *paths[:: max(1, len(paths) // 50)]]))
             return Framing((3 if has_colours else 1, height, width))
     raise UserError(f"data: none of the {len(paths)} pictures below {paths[0].parents[1]} opens")

@@ -227,13 +227,13 @@ def _read(name: str, root: Path, framing: Framing | None) -> dict:
         return EMBEDDED[name]()
     if name in OFFICIAL:
         return OFFICIAL[name](root, framing)
-    folder = Path(os.path.expanduser(name))
+    folder = os.path.expanduser(name)
     if not os.path.isdir(folder):
         raise NotFound(f"data: got {name!r}; expected {', '.join(NAMES)} or an image folder that exists")
     title = data_name(name)
     fields = {"title": title, "source": f"the image folder {title}", "flip": True}
     try:
-        return fields | read_folder(folder.resolve(), framing)
+        return fields | read_folder(Path(folder).resolve(), framing)
     except PermissionError as error:
         raise UserError(f"data: {error.filename} cannot be read ({error.strerror})") from error
 
