@@ -42,6 +42,10 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     place = {name: i for i, name in enumerate(HEAVIEST)}
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    if not os.environ.get("CI_FULL"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: runs with CI_FULL=1"))
 
 
 @pytest.fixture(scope="session")

@@ -248,7 +248,7 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
     [
         ("--forget 11", "forget: no class '11'"),
         ("--forget cat", "forget: no class 'cat'"),
-        ("--forget 0-9", "forget: all given"),
+        ("--forget 0-9", "forget: got all"),
         ("--forget 1 --model lenet6", "model: 'lenet6' given"),
         ("--forget 1 --data mnits", "data: 'mnits' is neither"),
         ("--forget 1 --method scrub", "method: got 'scrub'"),

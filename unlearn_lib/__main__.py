@@ -316,11 +316,11 @@ def program() -> str:
 
 def _command(step: str, args: argparse.Namespace, *more: str) -> str:
     """Return the command of another step for the same network, data and folders."""
-    words = [program(), step]
+    parts = [program(), step]
     for name in (*NETWORK, *PLACES):
         if (value := getattr(args, name, None)) is not None:
-            words += [_flags(name)[-1], shlex.quote(str(value))]
-    return " ".join([*words, *map(shlex.quote, more)])
+            parts += [_flags(name)[-1], shlex.quote(str(value))]
+    return " ".join([*parts, *map(shlex.quote, more)])
 
 
 def _audit_command(args: argparse.Namespace, run) -> str:

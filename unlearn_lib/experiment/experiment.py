@@ -16,7 +16,7 @@ from torch import nn
 
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
-from unlearn_lib.data import Data, data_name, load_data
+from unlearn_lib.data import NAMES, Data, data_name, load_data
 from unlearn_lib.experiment.steps import (
     Judge,
     Unlearned,
@@ -366,13 +366,14 @@ class Experiment:
     def notes(self) -> dict:
         """Return what config.json records besides the arguments."""
         folder = os.path.expanduser(self.data)
-        is_folder = data_name(self.data) != self.data and os.path.isdir(folder)
+        is_folder = self.data not in NAMES and os.path.isdir(folder)
         notes = {
             "device": str(pick_device(self.device)),
             "source": self.dataset.source,
             "classes": self.dataset.classes,
             "data_given": os.path.abspath(folder) if is_folder else self.data,  # audits may start elsewhere
-            "preprocessing": self.framing.plain() | {"mean": self.dataset.mean, "std": self.dataset.std},
+            "preprocessing": dataclasses.asdict(self.framing)
+            | {"interpolation": self.framing.interpolation.value, "mean": self.dataset.mean, "std": self.dataset.std},
         }
         left_out = {"unreadable": self.dataset.unreadable, "passed_over": list(self.dataset.passed_over)}
         return notes | {name: names for name, names in left_out.items() if names}
