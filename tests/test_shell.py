@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from unlearn_lib.experiment.story import ELSEWHERE, FINE_TUNING, TRAINING
 
 from unlearn_lib import __version__, describe_preset, from_preset, make_model, zeroshot
 from unlearn_lib import shell as options
 from unlearn_lib.__main__ import main
 from unlearn_lib.common import redirect_progress
-from unlearn_lib.experiment.story import ELSEWHERE, FINE_TUNING, TRAINING
 from unlearn_lib.presets import PRESETS
 
 LENET = "--model lenet5 --data digits".split()

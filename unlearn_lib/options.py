@@ -10,6 +10,12 @@ from dataclasses import MISSING, Field, field, fields
 from unlearn_lib.common import UserError, check_number, check_switch
 
 KINDS = ("whole", "number", "switch", "text")
+PLACES = {  # options of every command: where things lie and are done
+    "data_root": {"metavar": "DIR", "help": "where data sets lie; by default $UNLEARN_DATA, else data/"},
+    "runs_root": {"metavar": "DIR", "help": "where runs are kept; by default $UNLEARN_RUNS, else data/runs/"},
+    "device": {"metavar": "NAME", "flag": "-g", "help": "cuda, mps or cpu; by default the first of these that exists"},
+    "version": {"metavar": "NAME", "flag": "-n", "help": "appended to the names of run folders; by default nothing"},
+}
 
 
 def option(
