@@ -1,10 +1,11 @@
 """Evaluation: accuracy on all, forget and retain test pictures, class by class, and the confusion matrix.
 
 Accuracies are shares of test pictures. The answer is the argmax over all K logits. Networks that share the original's
-body before a layer are judged from the kept inputs of that layer: see `load_activations` and `tail_logits`.
+body before a layer are judged from the kept inputs of that layer: see `Judge`.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -159,3 +160,38 @@ def evaluate_tail(
 ) -> dict:
     """Return `evaluate` of a model whose body made the inputs x [N, ...] of `layer`."""
     return score_logits(tail_logits(model, layer, x, data), labels, forget)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The test pictures that open, as they enter `layer`: it judges networks whose body is the original's.
+
+    Attributes:
+        activations: float32 [N, ...], the inputs of the layer; None where `load_activations` keeps none.
+        logits, labels: [N, K], the original's, and [N].
+    """
+
+    layer: str
+    activations: torch.Tensor | None
+    logits: torch.Tensor
+    labels: torch.Tensor
+    data: Data
+
+    @classmethod
+    def of_original(cls, original: Run, model: nn.Module, data: Data, layer: str) -> "Judge":
+        """Return the judge of an original network; its run folder keeps the activations of large pictures."""
+        kept = load_activations(original, model, data, layer)
+        if kept is None:
+            return cls(layer, None, *logits_and_labels(model, data.test, data), data)
+        activations, labels = kept
+        return cls(layer, activations, tail_logits(model, layer, activations, data), labels, data)
+
+    def block(self, network: nn.Module, forget: Collection[int]) -> dict:
+        """Return `evaluate` of a network."""
+        if self.activations is None:
+            return evaluate(network, self.data, forget)
+        return evaluate_tail(network, self.layer, self.activations, self.labels, self.data, forget)
+
+    def masked_block(self, forget: Collection[int]) -> dict:
+        """Return `evaluate` of the masked original."""
+        return masked_score(self.logits, self.labels, forget)

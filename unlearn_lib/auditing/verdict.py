@@ -4,10 +4,10 @@ Golden networks of different seeds differ. The band of a metric is where the nex
 each metric refuses a true golden network in 5 % of cases, and at least one of ten metrics does in up to 40 %.
 """
 
-import dataclasses
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial, reduce
 from operator import getitem
 
@@ -28,7 +28,7 @@ VERSION = 2  # of the audit's numbers; numbers of another version are measured a
 STRANGER = 1000  # seed of the randomly initialised network for ZRF, far from the seeds that people train
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Row:
     """One metric: where it stands in the audit block, and how the table shows it.
 
@@ -111,7 +111,7 @@ def audit_run(
         net = experiment.load(original)
         layer = find_head(net) if layer is None else str(layer)
         split(net, layer)  # refuses an unknown layer before the first training
-        runs = {seed: _train_pair(_with_seed(experiment, seed)) for seed in seeds}
+        runs = {seed: _train_pair(experiment.variant(seed=seed, **experiment.start)) for seed in seeds}
         models = {"masked": mask(net, forget), "unlearned": experiment.load(run)}
         models["golden"] = experiment.load(runs[experiment.seed]["golden"])
         measure = partial(_measure, experiment, models["golden"], layer, force)
@@ -133,7 +133,7 @@ def trained_seeds(experiment) -> list[int]:
     """Return the seeds of which both the original and the golden network have been trained for this experiment."""
     names = run_names(experiment.root)
     seeds = {int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)}
-    variants = [_with_seed(experiment, seed) for seed in sorted(seeds)]
+    variants = [experiment.variant(seed=seed, **experiment.start) for seed in sorted(seeds)]
     variants = [variant for variant in variants if variant.run_name() in names]
     return [variant.seed for variant in variants if variant.finished_original() and variant.finished_golden()]
 
@@ -205,15 +205,6 @@ def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
     shown.loc["tensors that moved"] = changes.count().astype(str)
     shown.loc["largest move, |new - old| / |old|"] = changes.max().fillna(0).map("{:.2g}".format)
     return shown.fillna("-")
-
-
-def _with_seed(experiment, seed: int):
-    """Return the same experiment with another seed, and with the start that it took over."""
-    if seed == experiment.seed:
-        return experiment
-    other = dataclasses.replace(experiment, seed=seed, **experiment.start)
-    vars(other)["dataset"] = experiment.dataset  # a cached property; the pictures do not depend on the seed
-    return other
 
 
 def _train_pair(experiment) -> dict[str, Run]:
