@@ -82,7 +82,7 @@ class TinyExperiment:
 
     root: Path
     seed: int = 0
-    forget_classes: tuple[int, ...] = (1,)
+    forget_classes: tuple[int, ...] = (1, 3)
     data: Data = field(default_factory=tiny_data)
     model, version, start = "tiny", None, MappingProxyType({})
 
