@@ -219,6 +219,15 @@ def test_a_batch_with_one_picture_that_opens_is_no_step(data, tmp_path):
     assert len(relearn_curve(tiny_network(), lazy, [1], 2.0, limit=3)) == 1
 
 
+def test_dropout_in_relearning_is_drawn_from_the_seed(data):
+    net = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 4))
+    curves = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        curves.append(relearn_curve(net, data, FORGET, 2.0, limit=20))
+    assert curves[0] == curves[1]
+
+
 def test_relearning_begins_at_the_present_accuracy_and_changes_a_copy(trained, data):
     net = copy.deepcopy(trained)
     with torch.no_grad():

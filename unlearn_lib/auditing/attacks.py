@@ -181,7 +181,8 @@ def relearn_time(curve: list[float], target: float) -> int | None:
 def anamnesis_index(batches: int | None, golden_batches: int | None) -> float | None:
     """Return the anamnesis index, relearn time over golden's, from 0 on (Chundawat et al., IEEE TIFS 2023).
 
-    1 is ideal. Trap: both sides are bad. Far below 1 forgetting was shallow; far above 1 the network is over-unlearned.
+    1 is ideal. Trap: both sides are bad. Far below 1 forgetting was shallow. Far above 1 the network is over-unlearned,
+    or only its head resists: relearn with a new head in both networks to see which.
 
     Returns:
         None if either network did not relearn, or golden's time is 0.

@@ -20,7 +20,7 @@ from unlearn_lib.auditing.attacks import LIMIT, anamnesis_index, audit
 from unlearn_lib.auditing.metrics import weight_changes
 from unlearn_lib.common import SEEDS, UserError, as_list, check_forget, check_number, get_device, log
 from unlearn_lib.evaluation import score
-from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_names, split
+from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, lock_folder
 from unlearn_lib.zeroshot import mask
 
@@ -131,10 +131,11 @@ def audit_run(
 
 def trained_seeds(experiment) -> list[int]:
     """Return the seeds of which both the original and the golden network have been trained for this experiment."""
+    model, data = experiment.model, experiment.dataset.name
     names = run_names(experiment.root)
     seeds = {int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)}
-    variants = [experiment.variant(seed=seed, **experiment.start) for seed in sorted(seeds)]
-    variants = [variant for variant in variants if variant.run_name() in names]
+    seeds = [seed for seed in sorted(seeds) if run_name(model, data, seed, version=experiment.version) in names]
+    variants = [experiment.variant(seed=seed, **experiment.start) for seed in seeds]
     return [variant.seed for variant in variants if variant.finished_original() and variant.finished_golden()]
 
 
