@@ -23,6 +23,7 @@ from unlearn_lib import __version__
 from unlearn_lib.options import PLACES
 
 PRESETS = ("quick", "paper")
+SHORT = {"device": "-g", "version": "-n", "epochs": "-e", "batch_size": "-b", "dropout": "-d", "save_every": "-s"}
 LONG = 100  # numbers; longer lists stand in metrics.json and not on the screen
 NETWORK = "model data seed size weights dropout".split()
 TRAINING = "label_smoothing flip precision save_every".split()
@@ -133,7 +134,7 @@ def run_all(args: argparse.Namespace) -> None:
     if len(experiment.dataset.train):
         trained["golden"] = experiment.golden()
     else:
-        log.info("no golden model: %s has no training images here", experiment.dataset.name)
+        log.info("no golden model: %s has no training pictures here", experiment.dataset.name)
     _unlearn(args, experiment, unlearning, trained)
 
 
@@ -141,7 +142,7 @@ def _unlearn(args: argparse.Namespace, experiment, unlearning, trained: dict) ->
     run = experiment.unlearn(unlearning)
     drawn = _draw_results(experiment, trained, [run])
     _print_results(args, experiment, [run])
-    has_train = len(experiment.dataset.train)  # an audit needs training images
+    has_train = len(experiment.dataset.train)  # an audit needs training pictures
     _print_next(drawn, _audit_command(args, run) if has_train else "")
 
 
@@ -271,7 +272,7 @@ def _print_results(args: argparse.Namespace, experiment, runs: list) -> None:
         return
     table = comparison_table(runs)
     heading = f"\n{experiment.model} on {experiment.dataset.source}"
-    unit = "accuracy in % of test images"
+    unit = "accuracy in % of test pictures"
     if experiment.forget_classes:
         heading += f"; forget {join_names(experiment.forget_names)}"
         unit += " (forget: towards 0; retain: no lower than masked)"
@@ -315,11 +316,11 @@ def program() -> str:
 
 def _command(step: str, args: argparse.Namespace, *more: str) -> str:
     """Return the command of another step for the same network, data and folders."""
-    words = [program(), step]
+    parts = [program(), step]
     for name in (*NETWORK, *PLACES):
         if (value := getattr(args, name, None)) is not None:
-            words += [_flag(name), shlex.quote(str(value))]
-    return " ".join([*words, *map(shlex.quote, more)])
+            parts += [_flags(name)[-1], shlex.quote(str(value))]
+    return " ".join([*parts, *map(shlex.quote, more)])
 
 
 def _audit_command(args: argparse.Namespace, run) -> str:
@@ -353,8 +354,7 @@ def _add_common(parser: argparse.ArgumentParser, **default) -> None:
     version = f"unlearn_lib {__version__}"
     parser.add_argument("--version", action="version", version=version, help="print the version and end")
     for name, details in PLACES.items():
-        flags = [flag for flag in (details.get("flag"), _flag(name)) if flag]
-        parser.add_argument(*flags, dest=name, metavar=details["metavar"], help=details["help"], **default)
+        parser.add_argument(*_flags(name), dest=name, metavar=details["metavar"], help=details["help"], **default)
     parser.add_argument(
         "--force", action="store_true", help="repeat every step; by default finished steps are reused", **default
     )
@@ -366,8 +366,10 @@ def _add_common(parser: argparse.ArgumentParser, **default) -> None:
     )
 
 
-def _flag(name: str) -> str:
-    return "--version-name" if name == "version" else f"--{name.replace('_', '-')}"
+def _flags(name: str) -> list[str]:
+    """Return the short flag of an option, where it has one, and the long one last."""
+    long = "--version-name" if name == "version" else f"--{name.replace('_', '-')}"
+    return [SHORT[name], long] if name in SHORT else [long]
 
 
 def _add_fields(parser: argparse.ArgumentParser, names: list[str], specification: type, **renamed: str) -> None:
@@ -375,13 +377,11 @@ def _add_fields(parser: argparse.ArgumentParser, names: list[str], specification
     fields = {field.name: field for field in dataclasses.fields(specification)}
     for name in names:
         field = fields[renamed.get(name, name)]
-        details = field.metadata
-        flags = [flag for flag in (details["flag"], _flag(name)) if flag]
-        if details["kind"] == "switch":
-            parser.add_argument(*flags, action=argparse.BooleanOptionalAction, help=details["help"])
+        if field.metadata["kind"] == "switch":
+            details = {"action": argparse.BooleanOptionalAction}
         else:
-            is_required = field.default is dataclasses.MISSING
-            parser.add_argument(*flags, required=is_required, metavar=details["metavar"], help=details["help"])
+            details = {"metavar": field.metadata["metavar"], "required": field.default is dataclasses.MISSING}
+        parser.add_argument(*_flags(name), help=field.metadata["help"], **details)
 
 
 def _add_experiment(parser: argparse.ArgumentParser, *names: str, has_forget: bool = True, **renamed: str) -> None:

@@ -354,4 +354,4 @@ def test_golden_without_test_pictures_of_the_retain_classes_is_told_as_such(capl
     caplog.set_level("INFO")
     run = SimpleNamespace(name="golden-run", metrics={"golden": {"retain_accuracy": None}})
     log_accuracy(run, [1], "reused")
-    assert "golden-run: reused, no retain images to test" in caplog.text
+    assert "golden-run: reused, no retain pictures to test" in caplog.text

@@ -16,7 +16,7 @@ from torch import nn
 
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
-from unlearn_lib.data import Data, data_name, load_data
+from unlearn_lib.data import NAMES, Data, data_name, load_data
 from unlearn_lib.experiment.steps import (
     Judge,
     Unlearned,
@@ -58,7 +58,7 @@ class Experiment:
 
     Args:
         forget: names, indices and ranges of classes, wnids, and files with them.
-        weights: a start by name or from the file of a state dict. Data without training images take it as it is.
+        weights: a start by name or from the file of a state dict. Data without training pictures take it as it is.
         size, weights, flip: where none of them is given, those of the trained original are used.
         version: is appended to the names of the run folders.
         force: repeat every step that is called.
@@ -80,16 +80,16 @@ class Experiment:
         "whole", 0, least=0, below=2**32, metavar="N", help="of training, impressions and unlearning; by default 0"
     )
     train_epochs: int | None = option(
-        "whole", None, least=1, metavar="N", help=f"passes over the training images; {_defaults('epochs')}"
+        "whole", None, least=1, metavar="N", help=f"passes over the training pictures; {_defaults('epochs')}"
     )
     train_lr: float | None = option(
         "number", None, above=0, below=1e30, metavar="RATE", help=f"top learning rate of training; {_defaults('lr')}"
     )
     train_batch_size: int | None = option(
-        "whole", None, least=1, metavar="IMAGES", help=f"of training; {_defaults('batch_size')}"
+        "whole", None, least=1, metavar="PICTURES", help=f"of training; {_defaults('batch_size')}"
     )
     dropout: float | None = option(
-        "number", None, least=0, below=1, metavar="RATE", flag="-d", help="by default the network's own"
+        "number", None, least=0, below=1, metavar="RATE", help="by default the network's own"
     )
     label_smoothing: float = option("number", 0.0, least=0, below=1, metavar="SHARE", help="in training; by default 0")
     size: int | None = option(
@@ -97,13 +97,13 @@ class Experiment:
         None,
         least=1,
         metavar="PIXELS",
-        help="height and width of an image, for others' networks; by default that of the weights, else the network's",
+        help="height and width of a picture, for others' networks; by default that of the weights, else the network's",
     )
     weights: str | None = option(
         "text", None, metavar="NAME|FILE", help="to start from: by name (IMAGENET1K_V1), or the file of a state dict"
     )
     flip: bool | None = option(
-        "switch", None, help="mirror half of the images in training; by default all data but digits"
+        "switch", None, help="mirror half of the pictures in training; by default all data but digits"
     )
     device: str | None = option("text", None, **PLACES["device"])
     data_root: str | Path | None = option("text", None, **PLACES["data_root"])
@@ -111,7 +111,7 @@ class Experiment:
     version: str | None = option("text", None, **PLACES["version"])
     force: bool = option("switch", False, help="repeat every step; by default finished steps are reused")
     save_every: int = option(
-        "whole", 1, least=1, metavar="EPOCHS", flag="-s", help="between two checkpoints of training; by default 1"
+        "whole", 1, least=1, metavar="EPOCHS", help="between two checkpoints of training; by default 1"
     )
     precision: str | None = option(
         "text",
@@ -164,7 +164,7 @@ class Experiment:
 
     @functools.cached_property
     def framing(self) -> Framing:
-        """How an image becomes what the network takes. Raises UserError for a size that the network has not."""
+        """How a picture becomes what the network takes. Raises UserError for a size that the network has not."""
         framing = networks.find_framing(self.model, self.start["weights"], self.start["size"])
         if framing is None:  # TEMPORARY
             return Framing(tuple(networks.make_model(self.model, None, size=self.start["size"]).input_shape))
@@ -222,7 +222,7 @@ class Experiment:
     def golden(self) -> Run:
         """Return the model trained from the same start without the forget classes; it keeps all K outputs."""
         if not len(self.dataset.train):
-            raise UserError(f"golden: {self.dataset.name} has no training images here to train one on")
+            raise UserError(f"golden: {self.dataset.name} has no training pictures here to train one on")
         return train_network(self, self.checked_forget())
 
     def checked_forget(self) -> list[int]:
@@ -234,7 +234,7 @@ class Experiment:
 
         Raises:
             NotFound: the model has not been trained.
-            UserError: it was trained on other images or at another size.
+            UserError: it was trained on other pictures or at another size.
         """
         run = networks.check_run(networks.open_run(self.root, self.run_name()))
         if run.config["classes"] != self.dataset.classes:
@@ -344,7 +344,7 @@ class Experiment:
         unlearning.check_network(self.new_model().eval())
 
     def arguments(self, forget: list[int]) -> dict:
-        """Return what a training of this experiment is made from: images, start, and numbers."""
+        """Return what a training of this experiment is made from: pictures, start, and numbers."""
         weights = self.start["weights"]
         file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         return {
@@ -367,12 +367,14 @@ class Experiment:
     def notes(self) -> dict:
         """Return what config.json records besides the arguments."""
         folder = os.path.expanduser(self.data)
-        is_folder = data_name(self.data) != self.data and os.path.isdir(folder)
+        is_folder = self.data not in NAMES and os.path.isdir(folder)
         notes = {
             "device": str(pick_device(self.device)),
             "source": self.dataset.source,
             "classes": self.dataset.classes,
-            "data_given": os.path.abspath(folder) if is_folder else self.data,
+            "data_given": os.path.abspath(folder) if is_folder else self.data,  # audits may start elsewhere
+            "preprocessing": dataclasses.asdict(self.framing)
+            | {"interpolation": self.framing.interpolation.value, "mean": self.dataset.mean, "std": self.dataset.std},
         }
         left_out = {"unreadable": self.dataset.unreadable, "passed_over": list(self.dataset.passed_over)}
         return notes | {name: names for name, names in left_out.items() if names}

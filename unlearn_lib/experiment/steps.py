@@ -88,9 +88,9 @@ def train_network(experiment, forget: list[int]) -> Run:
 
 def log_accuracy(run: Run, forget: list[int], done: str) -> None:
     """Log what was done for a trained run and its accuracy."""
-    kind, part, images = ("golden", "retain", "retain") if forget else ("original", "overall", "test")
+    kind, part, pictures = ("golden", "retain", "retain") if forget else ("original", "overall", "test")
     accuracy = run.metrics[kind][f"{part}_accuracy"]
-    right = f"no {images} images to test" if accuracy is None else f"{accuracy:.2%} of {images} images right"
+    right = f"no {pictures} pictures to test" if accuracy is None else f"{accuracy:.2%} of {pictures} pictures right"
     log.info("%s: %s, %s", run.name, done, right)
 
 
@@ -98,13 +98,13 @@ def start_from_weights(model: nn.Module, experiment, forget: list[int]) -> bool:
     """Load the start's weights into a new model; return whether it is ready, since there is nothing to train it on.
 
     Raises:
-        UserError: there are neither weights nor training images, or the weights are for other classes.
+        UserError: there are neither weights nor training pictures, or the weights are for other classes.
     """
     weights = experiment.start["weights"]
     data = experiment.dataset
     if weights is None:
         if not len(data.train):
-            raise UserError(f"weights: none given, and {data.name} has no training images here")
+            raise UserError(f"weights: none given, and {data.name} has no training pictures here")
         return False
     state = read_weights(experiment.model, weights)
     apply_weights(model, state, weights)
@@ -115,7 +115,7 @@ def start_from_weights(model: nn.Module, experiment, forget: list[int]) -> bool:
     outputs = count_outputs(model, state)
     if outputs != data.num_classes:
         raise UserError(
-            f"weights: {weights} has {outputs} outputs, {data.name} {data.num_classes} classes and no training images"
+            f"weights: {weights} has {outputs} outputs, {data.name} {data.num_classes} classes and no training pictures"
         )
     model.eval()
     return True

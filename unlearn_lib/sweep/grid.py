@@ -117,7 +117,7 @@ def _setting(value: object) -> object:
 
 def save_rows(rows: pd.DataFrame, path: Path) -> list[Path]:
     """Write the rows as CSV and Parquet, `path` with either ending; each file is atomic. Return the two paths."""
-    mixed = rows.select_dtypes("object").columns  # Parquet knows one kind of values a column
+    mixed = [name for name in rows if rows[name].dtype == object]  # Parquet knows one kind of values a column
     rows = rows.assign(**{name: rows[name].map(str, na_action="ignore") for name in mixed})
     files = [path.with_name(f"{path.name}.{ending}") for ending in ("csv", "parquet")]
     for file, write in zip(files, (rows.to_csv, rows.to_parquet), strict=True):
