@@ -129,9 +129,9 @@ def load_activations(run: Run, model: nn.Module, data: Data, layer: str) -> tupl
         return None
     key = {"model": digest(model.state_dict()), "data": data.test_fingerprint, "layer": layer}
     path = run.path / f"activations-{layer}.safetensors"
-    kept, _ = cached(path, key, lambda: (_compute_activations(model, data, layer, shape), {}))
-    data.test.readable[~kept["opened"]] = False  # as if they had been read here
-    return kept["x"], data.test.labels[kept["opened"]]
+    tensors, _ = cached(path, key, lambda: (_compute_activations(model, data, layer, shape), {}))
+    data.test.readable[~tensors["opened"]] = False  # as if they had been read here
+    return tensors["x"], data.test.labels[tensors["opened"]]
 
 
 @torch.no_grad()
@@ -180,10 +180,10 @@ class Judge:
     @classmethod
     def of_original(cls, original: Run, model: nn.Module, data: Data, layer: str) -> "Judge":
         """Return the judge of an original network; its run folder keeps the activations of large pictures."""
-        kept = load_activations(original, model, data, layer)
-        if kept is None:
+        found = load_activations(original, model, data, layer)
+        if found is None:
             return cls(layer, None, *logits_and_labels(model, data.test, data), data)
-        activations, labels = kept
+        activations, labels = found
         return cls(layer, activations, tail_logits(model, layer, activations, data), labels, data)
 
     def block(self, network: nn.Module, forget: Collection[int]) -> dict:
