@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import START, Lab
+from tiny import START, TinyExperiment
 
 from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
 from unlearn_lib.__main__ import main
@@ -127,7 +127,7 @@ def test_an_audit_that_is_killed_says_the_same_the_next_time(tmp_path, monkeypat
         monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 20)
     blocks = []
     for name, kills in (("whole", 0), ("killed", 3)):
-        experiment = Lab(tmp_path / name)
+        experiment = TinyExperiment(tmp_path / name)
         experiment.root.mkdir()
         run = (experiment.train(), experiment.golden(), experiment.unlearn())[-1]
         for i in range(kills):

@@ -142,7 +142,8 @@ class Experiment:
     def variant(self, **changes) -> "Experiment":
         """Return a copy with `changes`; it shares the data already read, where no change concerns them."""
         other = dataclasses.replace(self, **changes)
-        if "dataset" in vars(self) and not changes.keys() & {"model", "data", "data_root", "size", "weights", "flip"}:
+        another = {name for name, value in changes.items() if name not in self.start or self.start[name] != value}
+        if "dataset" in vars(self) and not another & {"model", "data", "data_root", "size", "weights", "flip"}:
             vars(other)["dataset"] = self.dataset
         return other
 

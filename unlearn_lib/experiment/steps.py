@@ -4,12 +4,11 @@ import logging
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, log
 from unlearn_lib.data import Data
-from unlearn_lib.evaluation import confusion_matrix, evaluate, load_activations, logits_and_labels, score, table
+from unlearn_lib.evaluation import score, table
 from unlearn_lib.networks import (
     Run,
     amend_run,
@@ -17,7 +16,6 @@ from unlearn_lib.networks import (
     count_outputs,
     has_run,
     read_weights,
-    split,
 )
 from unlearn_lib.zeroshot import (
     Unlearning,
@@ -60,52 +58,6 @@ def start_from_weights(model: nn.Module, name: str, weights: str | None, data: D
         )
     model.eval()
     return True
-
-
-@dataclass(frozen=True)
-class Judge:
-    """The test pictures as they enter `layer`: judges every network whose body is the original's.
-
-    Args:
-        activations: float32 [N, ...] at the input of the layer; None where they are too large to keep.
-        logits: the original's, [N, K]. labels: [N].
-    """
-
-    layer: str
-    activations: torch.Tensor | None
-    logits: torch.Tensor
-    labels: torch.Tensor
-    data: Data
-
-    @classmethod
-    def of_original(cls, original: Run, model: nn.Module, data: Data, layer: str) -> "Judge":
-        """Return the judge of an original network; large pictures leave their activations in its run folder."""
-        found = load_activations(original, model, data, layer)
-        if found is None:
-            return cls(layer, None, *logits_and_labels(model, data.test, data), data)
-        activations, labels = found
-        return cls(layer, activations, tail_logits(model, layer, activations), labels, data)
-
-    def block(self, network: nn.Module, forget: list[int]) -> dict:
-        """Return the network's block of metrics.json."""
-        if self.activations is None:
-            return evaluate(network, self.data, forget)
-        return self._score(tail_logits(network, self.layer, self.activations), forget)
-
-    def masked_block(self, forget: list[int]) -> dict:
-        """Return the block of the masked original: its forget logits are -inf, so that they never win."""
-        return self._score(self.logits.index_fill(1, torch.tensor(forget), -torch.inf), forget)
-
-    def _score(self, logits: torch.Tensor, forget: list[int]) -> dict:
-        return score(confusion_matrix(logits.argmax(1), self.labels, self.data.num_classes), forget)
-
-
-@torch.no_grad()
-def tail_logits(model: nn.Module, layer: str, activations: torch.Tensor) -> torch.Tensor:
-    """Return the logits [N, K] of a network's tail, on the CPU, for inputs of `layer`."""
-    _, tail = split(model, layer)
-    like = next(model.parameters())
-    return torch.cat([tail(part.to(like.device, like.dtype)).float().cpu() for part in activations.split(500)])
 
 
 @dataclass(frozen=True)
