@@ -17,9 +17,8 @@ from torch import nn
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
 from unlearn_lib.data import NAMES, Data, data_name, load_data
-from unlearn_lib.evaluation import evaluate, score
+from unlearn_lib.evaluation import Judge, evaluate, score
 from unlearn_lib.experiment.steps import (
-    Judge,
     Stopped,
     Unlearned,
     log_accuracy,
