@@ -5,6 +5,13 @@ and panels cost nothing where nobody draws.
 """
 
 import importlib
+import os
+import sys
+
+# OpenMP's threads spin while they wait for each other, and on a busy machine for one that does not run. OpenMP reads
+# this when torch is loaded; tests/benchmarks/bench_busy.py has figures.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "1.0.0"
 

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -67,7 +68,7 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
             yield step
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("unlearn_lib.training.fitting.progress", stop_at_third)
+        patch.setattr("unlearn_lib.training.progress", stop_at_third)
         fit(resumed, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
     fresh = make_model("lenet5", 10, dropout=0.3)
     again = fit(fresh, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
@@ -162,7 +163,7 @@ def test_the_best_epoch_by_validation_is_kept(small_set, monkeypatch):
         logits[:, 0 if len(seen) == 1 else 1] = 1.0
         return logits
 
-    monkeypatch.setattr("unlearn_lib.training.loop.logits_of", worse_and_worse)
+    monkeypatch.setattr("unlearn_lib.training.predict_logits", worse_and_worse)
     labels = torch.zeros_like(small_set.val.labels)
     fit(kept, dataclasses.replace(small_set, val=Split(small_set.val.images, labels)), epochs=3)
     assert torch.equal(weights(kept), seen[0])
@@ -179,7 +180,7 @@ def test_validation_pictures_of_which_none_opens_are_as_none_at_all(tmp_path):
 
 def test_pictures_one_at_a_time_train_a_network_without_batchnorm_and_are_refused_to_one_with_it():
     data, net = tiny_data(train=10), tiny_network()
-    with pytest.raises(UserError, match="batch_size: 1 given; BatchNorm needs 2 a process, 2 in all"):
+    with pytest.raises(UserError, match="batch_size: got 1; expected at least 2"):
         fit(net, data, epochs=1, batch_size=1)
     del net.norm
     losses = fit(net, data, epochs=3, lr=1e-3, batch_size=1)["train_loss"]
@@ -202,6 +203,19 @@ def test_a_number_out_of_range_is_refused_before_any_work(small_set, argument):
     with pytest.raises(ValueError, match=next(iter(argument))):
         fit(model, small_set, **argument)
     assert torch.equal(weights(model), before)
+
+
+def test_a_training_that_ends_with_an_enormous_loss_is_refused_and_a_smaller_lr_proposed():
+    with pytest.raises(UserError, match="lr: got 1000, .* such as 100"):
+        fit(large_network(), tiny_data(), epochs=2, lr=1000, batch_size=32)
+
+
+def test_a_loss_that_is_enormous_before_the_last_epoch_only_is_accepted():
+    net = tiny_network()
+    with torch.no_grad():
+        net.head.weight *= 1e4
+    history = fit(net, tiny_data(), epochs=12, lr=0.5, batch_size=32)
+    assert history["train_loss"][0] > 100 * math.log(4) > history["train_loss"][-1]
 
 
 class Textbook(nn.Module):
