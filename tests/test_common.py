@@ -66,15 +66,18 @@ def test_count_threads_reads_the_first_number(monkeypatch, given, count):
 
 
 @pytest.mark.parametrize(
-    "before, policy",
+    "before, expected",
     [
-        ("", "PASSIVE"),
-        ("os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'", "ACTIVE"),  # the user's choice
-        ("sys.modules['torch'] = None", "None"),  # loaded already, which is too late
+        ("os.getloadavg = lambda: (0.1, 9, 9)", "PASSIVE 4000"),
+        ("os.getloadavg = lambda: (os.cpu_count() + 1, 0, 0)", "PASSIVE None"),
+        ("os.environ['OMP_WAIT_POLICY'] = 'ACTIVE'", "ACTIVE None"),  # the user's choice
+        ("os.environ['GOMP_SPINCOUNT'] = '7'", "None 7"),
+        ("sys.modules['torch'] = None", "None None"),  # loaded already, which is too late
     ],
 )
-def test_the_library_sets_how_threads_wait_before_torch_is_loaded(before, policy):
-    words = f"import os, sys; os.environ.pop('OMP_WAIT_POLICY', None); {before or 'pass'}; import unlearn_lib; "
-    words += "print(os.environ.get('OMP_WAIT_POLICY'))"
+def test_the_library_sets_how_threads_wait_before_torch_is_loaded(before, expected):
+    names = ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    words = f"import os, sys; [os.environ.pop(n, None) for n in {names}]; {before}; import unlearn_lib; "
+    words += f"print(*(os.environ.get(n) for n in {names}))"
     result = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == policy
+    assert result.stdout.strip() == expected
