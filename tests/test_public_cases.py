@@ -802,12 +802,12 @@ make(classes=2.5)                          num_classes: 2.5 given
 make(dropout="x")                          dropout: 'x' given
 make(seed=None)                            seed: None given
 make(3)                                    model: '3' given
-fit(epochs="many")                         epochs: 'many' given
-fit(lr="x")                                lr: 'x' given
-fit(seed="x")                              seed: 'x' given
-fit(weight_decay=nan)                      weight_decay: nan given
-fit(weight_decay="-1")                     weight_decay: -1.0 given
-fit(label_smoothing="1")                   label_smoothing: 1.0 given
+fit(epochs="many")                         epochs: got 'many'
+fit(lr="x")                                lr: got 'x'
+fit(seed="x")                              seed: got 'x'
+fit(weight_decay=nan)                      weight_decay: got nan
+fit(weight_decay="-1")                     weight_decay: got '-1'
+fit(label_smoothing="1")                   label_smoothing: got '1'
 fit(forget=[9])                            classes: [9] given; at least one from 0 to 3 is accepted
 fit(forget="cat")                          classes: 'cat' given
 fit(model=net(classes=3))                  model: 3 outputs given; 4 are wanted, one a class
