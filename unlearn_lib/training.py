@@ -99,10 +99,11 @@ def fit(
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("model: all its parameters are frozen; expected some that require a gradient")
     if settings["batch_size"] < least:
-        raise UserError(f"batch_size: got {batch_size}; expected at least {least}, BatchNorm needs 2 in each process")
+        reason = "one image in each process, two with BatchNorm"
+        raise UserError(f"batch_size: got {batch_size}; expected at least {least}: {reason}")
 
     key = {**settings, "data": data.fingerprint, "network": digest(str(model), model.state_dict()), "processes": size}
-    found = None if checkpoint is None else load_kept(checkpoint, key, strict=True)
+    found = None if checkpoint is None or rank else load_kept(checkpoint, key, strict=True)
     files = {"checkpoint": checkpoint, "save_every": save_every, "key": key, "found": found}
     task = gather(None if rank else {"model": model, "data": data, "device": device, **settings, **files})[0]
     history = _train(**task)
@@ -178,7 +179,7 @@ def _train(
             for batch in order.split(batch_size):
                 images, labels = train.batch(batch[rank::size].to(device))
                 counts = gather(len(labels))
-                if min(counts) < least:  # too few are left, or too few open
+                if min(counts) < least:  # too few are left, or too few can be opened
                     continue
                 images = data.normalise(images.to(device))
                 labels = labels.to(device)
@@ -203,7 +204,7 @@ def _train(
                     buffer /= size
             loss, right, seen = sum(gather(totals.cpu())).tolist()
             if not seen:
-                raise UserError(f"data: no training image of {data.name} opens")
+                raise UserError(f"data: no training image of {data.name} can be opened")
             limit = DIVERGED * math.log(max(2, allowed.sum())) if epoch + 1 == epochs else math.inf
             if not loss / seen < limit or not all(parameter.isfinite().all() for parameter in parameters):
                 state = f"training diverged, its loss is {loss / seen:.3g} after epoch {epoch + 1}"
@@ -232,7 +233,7 @@ def _train(
 
 
 def _validate(model: nn.Module, val: Split, data: Data, precision: str | None) -> tuple[float | None, float | None]:
-    """Return the mean loss and the accuracy on the validation images that open; None and None without any.
+    """Return the mean loss and the accuracy on the validation images that can be opened, or (None, None).
 
     val: the part of this process.
     """
