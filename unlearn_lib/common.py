@@ -255,22 +255,22 @@ def check_positive(**numbers: object) -> dict[str, int | float]:
 
 
 def check_classes(classes: Collection[int], num_classes: int, *, none: bool = False) -> list[int]:
-    """Class indices, sorted; raises UserError where one is out of range or there are none (`none` allows that)."""
-    chosen = sorted({as_number("classes", c) for c in as_list(classes)})
+    """Return class indices, sorted. Raises UserError where one is out of range, or where there are none.
+
+    none: accept an empty collection.
+    """
+    chosen = sorted({check_number("classes", c, whole=True) for c in as_list(classes)})
     if not (chosen or none) or min(chosen, default=0) < 0 or max(chosen, default=0) >= num_classes:
-        raise UserError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
+        raise UserError(f"classes: got {chosen}; expected at least one from 0 to {num_classes - 1}")
     return chosen
 
 
 def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
-    """Forget classes as sorted indices; raises UserError where none or all are given, or one is out of range."""
-    chosen = sorted({as_number("forget", c) for c in as_list(forget)})
+    """Return the forget classes as sorted indices. Raises UserError for none, for all, and for one out of range."""
+    chosen = sorted({check_number("forget", c, whole=True) for c in as_list(forget)})
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
         given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
-        raise UserError(
-            f"forget: {given} given; between 1 and {num_classes - 1} of the classes 0 to {num_classes - 1} "
-            "can be forgotten"
-        )
+        raise UserError(f"forget: got {given}; expected 1 to {num_classes - 1} of the classes 0 to {num_classes - 1}")
     return chosen
 
 

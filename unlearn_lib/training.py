@@ -97,7 +97,7 @@ def fit(
     if not len(data.train.without(settings["forget"])):
         raise UserError(f"data: {data.name} has no images of the classes to train on")
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise UserError("model: all its parameters are frozen; expected some that require a gradient")
+        raise UserError("model: none of its parameters requires a gradient; expected some that do")
     if settings["batch_size"] < least:
         reason = "one image in each process, two with BatchNorm"
         raise UserError(f"batch_size: got {batch_size}; expected at least {least}: {reason}")

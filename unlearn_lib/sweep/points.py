@@ -47,7 +47,7 @@ def band_seeds(point: dict, points: list[dict]) -> list[int]:
 
 
 def make_experiment(place: Place, point: dict) -> Experiment:
-    """Return the experiment of a point. Those of one sweep and one data set share its images in this process."""
+    """Return the experiment of a point. Those of one sweep and one data set share its pictures in this process."""
     settings = {name: point[name] for name in TRAINING & point.keys()}
     version = join_version(place.version, describe_settings(point, TRAINING - SILENT))
     shared = {name: settings[name] for name in ("model", "data", "size", "weights", "flip") if name in settings}

@@ -201,7 +201,7 @@ class ZeroShotUnlearner:
         check_layer(self.model, self.unlearning.rules, layer)
         self.forget = check_forget(self.forget, count_classes(self.model))
         missing = sorted({*self.forget} - {*self.impressions.labels.tolist()})
-        if missing and self.impressions.recipe != "drawn":  # drawn images may lack a class
+        if missing and self.impressions.recipe != "drawn":  # drawn pictures may lack a class
             raise UserError(f"forget: got {self.forget}, but there are no impressions of {missing}; make them too")
 
     def unlearn(self, on_step: OnStep | None = None) -> tuple[nn.Module, dict, float]:
