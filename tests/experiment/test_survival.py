@@ -177,7 +177,7 @@ def test_of_two_processes_one_trains_the_other_waits_and_takes_over_when_its_own
     first.join()
     assert second.exitcode == 0
     told = (tmp_path / "second").read_text()
-    assert "gone on with after epoch 1" in told and "trained in" in told
+    assert "continued after epoch 1" in told and "trained in" in told
     assert bits(tmp_path / "runs").items() <= bits(whole).items()
 
 
