@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from unlearn_lib.figures.style import (
     FORGET,
@@ -20,6 +18,7 @@ from unlearn_lib.figures.style import (
     make_panels,
     place_legend,
     show_percent,
+    show_shares,
     styled,
     write_beside,
 )
@@ -92,22 +91,11 @@ def plot_frontier(
         counts = group["name"].value_counts(sort=False)
         lines = [name if count == 1 else f"{count} x {name}" for name, count in counts.items()]
         texts.append(("\n".join(lines), spot, "0.7"))
-    axis.margins(0.15)
     for side, count in zip((axis.xaxis, axis.yaxis), pictures or (500, 500), strict=True):
-        _limit_ticks(side, 1 / count)
+        show_shares(side, 1 / count)
     axis.set(xlabel="linear probe finds the forget classes", ylabel="retain accuracy", title=title)
-    show_percent(axis.xaxis, axis.yaxis)
     write_beside(axis, texts, points[["probe", "retain"]].to_numpy())
     return figure
-
-
-def _limit_ticks(side: Axis, least: float) -> None:
-    """Set at most five steps between ticks, none smaller than `least`; widen the axis where its values are alike."""
-    low, high = side.get_view_interval()
-    middle = (low + high) / 2
-    half = max(high - low, 5 * least) / 2
-    side.set_view_interval(middle - half, middle + half, ignore=True)
-    side.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
 
 
 @styled

@@ -125,10 +125,10 @@ def plot_changes(changes: pd.DataFrame, title: str) -> Figure:
     """Draw the change of every class, sorted; forget classes coloured, and marked by a tick below."""
     changes = changes.sort_values(["change", "forget"], ascending=[True, False], kind="stable").reset_index()
     figure, axis = plt.subplots(figsize=(11, 4.6))
-    for is_forget, group in changes.groupby("forget", sort=False):
-        name, colour = ("forget", FORGET) if is_forget else ("retain", RETAIN)
-        label = f"{name}, {len(group):,} classes"
-        axis.bar(group.index, 100 * group["change"], color=colour, label=label, antialiased=False)
+    for name, colour, is_in in (("forget", FORGET, changes["forget"]), ("retain", RETAIN, ~changes["forget"])):
+        heights = 100 * changes["change"].where(is_in, 0)
+        edges = np.arange(len(changes) + 1) - 0.5
+        axis.stairs(heights, edges, fill=True, color=colour, label=f"{name}, {is_in.sum():,} classes")
     sns.rugplot(x=changes.index[changes["forget"]], height=0.04, color=FORGET, ax=axis)
     axis.axhline(0, color="0.3", lw=1)
     axis.set(xlabel="classes, sorted by their change (ticks: forget)", ylabel="change of accuracy, points")
@@ -149,16 +149,17 @@ def plot_losers(changes: pd.DataFrame, title: str, shown: int = 12) -> Figure:
     """
     retain = changes[~changes["forget"]]
     lost = retain[retain["change"] <= 0].sort_values("change", kind="stable").head(shown)[::-1]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, max(3, 0.34 * len(lost) + 1.6)), width_ratios=(1.5, 1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, max(3, 0.34 * len(lost) + 1.6)), width_ratios=(1, 1))
     bars = left.barh(range(len(lost)), 100 * lost["change"], color=RETAIN)
     left.bar_label(bars, fmt="%+.1f", padding=3, fontsize=11)
     names = lost["class"].map(_shorten) + ", like " + lost["nearest"].map(_shorten)
     left.set_yticks(range(len(lost)), names + lost["cosine"].map(" ({:.2f})".format))
     left.margins(x=0.15)
     left.set_xlabel("change of accuracy, points")
+    left.tick_params(axis="y", labelsize=11)
     right.scatter(retain["cosine"], 100 * retain["change"], s=14, color=RETAIN, alpha=0.5, lw=0)
     right.axhline(0, color="0.3", lw=1)
-    right.set(xlabel="cosine to the nearest forget class, in the head", ylabel="change of accuracy, points")
+    right.set(xlabel="cosine to the nearest forget class\n(rows of the head)", ylabel="change of accuracy, points")
     figure.suptitle(title)
     return figure
 
@@ -173,7 +174,7 @@ def plot_histograms(metrics: dict[str, dict | None], forget: Collection[int], ti
         groups = {"retain": accuracies[~is_forget], "forget": accuracies[is_forget]}
         axis.hist(
             groups.values(),
-            np.linspace(0, 1, 11),
+            np.arange(11) / 10,  # each the float that a share of it is; linspace's 0.6 is another one
             weights=[np.full(len(group), 1 / max(1, len(group))) for group in groups.values()],
             label=[*groups],
             color=(RETAIN, FORGET),

@@ -81,12 +81,15 @@ def plot_recipes(diagnoses: dict[str, pd.DataFrame], title: str) -> Figure:
     figure, panels = make_panels({what: means.loc[[what]] for what in MEASURES}, 4, (3, 3.6))
     for axis, values in panels:
         bars = draw_bars(axis, values)
-        axis.set_xticks([])
+        axis.set(xticks=[], xlim=(-0.45, 0.45))
+        axis.margins(y=0.2)
         if not values.any(axis=None):
+            axis.set_yticks([])
             _say_zero(axis)
+            continue
         for bar in bars:
-            axis.bar_label(bar, fmt=lambda value: f"{value:.2f}" if value < 10 else f"{value:.0f}")
-        axis.margins(y=0.15)
+            fmt = "{:.0f}" if bar.datavalues[0] > 10 else "{:.2f}"
+            axis.bar_label(bar, fmt=fmt, fontsize=11, padding=2, rotation=90 if len(bars) > 4 else 0)
     place_legend(figure, bars, means.columns)
     figure.suptitle(title)
     return figure
@@ -114,9 +117,10 @@ def plot_impressions(impressions: Impressions, diagnosis: pd.DataFrame, classes:
         show_impression(axis, impressions.x[impressions.labels == label][0])
         axis.set_title(classes[label], fontsize=12)
     axes = lower.subplots(1, 4, sharey=not is_many)
+    kind = {"kind": "hist", "bins": 20} if is_many else {"kind": "barh", "width": 0.8}
     values = diagnosis.set_axis([classes[c] for c in diagnosis.index])
     for axis, what in zip(axes, MEASURES, strict=True):
-        values[what].plot(kind="hist" if is_many else "barh", ax=axis, color=INK, xlabel=what, ylabel="")
+        values[what].plot(ax=axis, color=INK, xlabel=what, ylabel="", **kind)
         if what != "norm":
             axis.set_xlim(min(0, values[what].min()), 1.02)  # a cosine may be negative
         if what == "infeasible" and not values[what].any():

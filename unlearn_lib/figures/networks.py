@@ -17,6 +17,7 @@ from unlearn_lib.figures.style import (
     name_columns,
     place_legend,
     sentence_figure,
+    show_decades,
     show_percent,
     styled,
 )
@@ -52,6 +53,7 @@ def plot_losses(histories: dict[str, dict], title: str) -> Figure:
         scale = "sym" if min(map(min, losses.values())) < 0 else True
         style = {"style": ["-o", "--s"], "color": [FORGET, RETAIN], "ms": 4, "ylabel": "loss on impressions"}
         draw_epochs(axis, losses, logy=scale, **style)
+        show_decades(axis.yaxis)
         axis.legend()
     figure.suptitle(title)
     return figure
@@ -101,8 +103,8 @@ def plot_cost(cost: pd.DataFrame, title: str) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(7, 4.4))
     axis.plot(cost["impressions"], cost["seconds"], "o", ms=8, color=INK, label="measured")
-    _draw_fit(axis, cost["impressions"], cost["seconds"])
-    axis.set(ylim=(0, None), title=title)
+    _draw_fit(axis, cost["impressions"], cost["seconds"], title)
+    axis.set_ylim(0, None)
     return figure
 
 
@@ -118,19 +120,19 @@ def plot_scaling(cost: pd.DataFrame, title: str) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 4.8))
     palette = sns.color_palette("colorblind", samples.nunique())
     sns.scatterplot(x=impressions, y=cost["seconds"], hue=samples, style=samples, palette=palette, s=90, ax=axis)
-    axis.set(xscale="log", yscale="log", title=title)
-    _draw_fit(axis, impressions, cost["seconds"])
+    axis.set(xscale="log", yscale="log")
+    _draw_fit(axis, impressions, cost["seconds"], title)
     for side in (axis.xaxis, axis.yaxis):
-        side.set_major_formatter("{x:,g}")
+        show_decades(side)
     return figure
 
 
-def _draw_fit(axis: Axes, impressions: pd.Series, seconds: pd.Series) -> None:
-    """Draw the line of `fit_cost` where there is more than one number of impressions, and the legend."""
+def _draw_fit(axis: Axes, impressions: pd.Series, seconds: pd.Series, title: str) -> None:
+    """Draw the line of `fit_cost` where there is more than one number of impressions; name it below the title."""
     if impressions.nunique() > 1:
         line, r2 = fit_cost(impressions, seconds)
         fine = np.geomspace(impressions.min(), impressions.max())  # a straight line bends on logarithmic axes
-        label = f"fit: {line[0]:.2g} s + {1000 * line[1]:.2g} s a thousand, R² {r2:.4f}"
-        axis.plot(fine, line(fine), "--", color=FORGET, label=label, zorder=0)
-    axis.set(xlabel="impressions (classes x samples)", ylabel="seconds")
+        axis.plot(fine, line(fine), "--", color=FORGET, label="fit", zorder=0)
+        title += f"\nfit: {line[0]:.2g} s + {1000 * line[1]:.2g} s a thousand impressions, R² {r2:.4f}"
+    axis.set(xlabel="impressions (classes x samples)", ylabel="seconds", title=title)
     axis.legend()

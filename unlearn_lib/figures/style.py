@@ -22,7 +22,7 @@ from matplotlib.axis import Axis
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator, PercentFormatter
 
 from unlearn_lib.networks import runs_root
 from unlearn_lib.store import atomic_file
@@ -118,7 +118,7 @@ def make_panels(
 def draw_bars(axis: Axes, values: pd.DataFrame) -> list[BarContainer]:
     """Draw a group of bars for each row, in each a bar for every column: a model, in its colour and hatch."""
     looks = choose_styles(values).values()
-    values.plot.bar(ax=axis, width=0.84, color=[look.colour for look in looks], legend=False)
+    values.plot.bar(ax=axis, width=0.84, rot=0, color=[look.colour for look in looks], legend=False)
     for bars, look in zip(axis.containers, looks, strict=True):
         plt.setp(bars, hatch=look.hatch)
     return axis.containers
@@ -138,27 +138,47 @@ def show_percent(*sides: Axis) -> None:
         side.set_major_formatter(PercentFormatter(1))
 
 
+def show_shares(side: Axis, least: float = 0.002) -> None:
+    """Let an axis show the shares on it: ticks from 0 to 100 %, and no step between them smaller than `least`.
+
+    Call it after drawing. An axis whose values are alike would otherwise show differences that do not exist.
+    """
+    low, high = side.get_data_interval()
+    middle = (low + high) / 2
+    half = max(0.65 * (high - low), 3 * least)
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(middle - half, middle + half)
+    side.set_ticks(ticks[(ticks >= 0) & (ticks <= 1 + 1e-9)])
+    side.set_view_interval(middle - half, middle + half, ignore=True)
+    show_percent(side)
+
+
+def show_decades(side: Axis) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers: formulas are off in this style."""
+    side.set_major_formatter("{x:,g}")
+    side.set_minor_formatter(LogFormatter())
+
+
 def draw_epochs(axis: Axes, values: Mapping[str, Sequence[float]], **style) -> None:
     """Draw curves over the epochs 1, 2, ..., with the options of `DataFrame.plot`."""
     frame = pd.DataFrame(values)
     frame.set_axis(frame.index + 1).plot(ax=axis, xlabel="epoch", legend=False, **style)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def name_columns(axis: Axes, names: Sequence[str]) -> None:
-    """Write names under the columns 0, 1, ... of an axis: slanted where they would touch."""
-    axis.set_xticks(range(len(names)), names)
-    labels = axis.get_xticklabels()
-    room = axis.get_window_extent().width / len(names)  # pixels
+    """Write names under the columns 0, 1, ... of a figure's only axis, slanted where they would touch."""
+    labels = [tick.label1 for tick in axis.set_xticks(range(len(names)), names, fontsize=12)]
+    room = (axis.figure.get_figwidth() - 1) * axis.figure.dpi / len(names)  # pixels; an inch is the other axis's
     if max(label.get_window_extent().width for label in labels) > room:
         points = room * 72 / axis.figure.dpi
-        plt.setp(labels, rotation=40 if points > 20 else 90, fontsize=min(13, 0.9 * points))
+        plt.setp(labels, rotation=40 if points > 20 else 90, fontsize=min(12, 0.9 * points))
         plt.setp(labels, ha="right", va="center", rotation_mode="anchor")
 
 
 def draw_heatmap(axis: Axes, percent: pd.DataFrame, marks: pd.DataFrame, **style) -> None:
-    """Draw a table of per cent as coloured cells, a text in each."""
-    sns.heatmap(percent, vmin=0, vmax=100, annot=marks, fmt="", cbar=False, ax=axis, **style)
+    """Draw a table of per cent as coloured cells, a text in each, and name every row and column."""
+    style |= {"vmin": 0, "vmax": 100, "fmt": "", "cbar": False, "xticklabels": 1, "yticklabels": 1}
+    sns.heatmap(percent, annot=marks, ax=axis, **style)
     axis.tick_params(length=0)
     axis.tick_params(axis="y", rotation=0)
     axis.set(xlabel="", ylabel="")
@@ -180,6 +200,7 @@ def write_beside(axis: Axes, texts: Iterable[tuple[str, Sequence, object]], poin
     frame = axis.get_window_extent()
     marks = axis.transData.transform(points)
     taken = np.hstack([marks - 10, marks + 10])  # boxes: left, bottom, right, top; pixels
+    weights = np.ones(len(taken))
     for text, spot, colour in texts:
         box = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.15"}
         line = {"arrowstyle": "-", "color": colour, "shrinkA": 0, "shrinkB": 0}
@@ -192,18 +213,19 @@ def write_beside(axis: Axes, texts: Iterable[tuple[str, Sequence, object]], poin
             place = np.concatenate([middle - half, middle + half])
             overlap = np.minimum(taken[:, 2:], place[2:]) - np.maximum(taken[:, :2], place[:2])
             is_inside = frame.contains(*place[:2]) and frame.contains(*place[2:])
-            covered = overlap.clip(0).prod(1).sum() + (0 if is_inside else 1e9)
+            covered = weights @ overlap.clip(0).prod(1) + (0 if is_inside else 1e9)
             if covered < best:
                 best = covered
                 chosen = place
                 note.set_position(side * (half + away))
         taken = np.vstack([taken, chosen])
+        weights = np.append(weights, 100)  # two texts on each other are worse than a text on a curve
 
 
 @styled
 def sentence_figure(title: str, sentence: str) -> Figure:
     """Return a sentence in place of a figure in which everything would be the same."""
-    figure = plt.figure(figsize=(11, 0.9))
+    figure = plt.figure(figsize=(11, 0.9), layout="none")
     figure.suptitle(title)
     figure.add_axes((0, 0, 1, 1)).axis("off")  # Jupyter shows no figure without axes
     figure.text(0.5, 0.2, sentence, ha="center")

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearn_lib.figures.style import INK, LOOKS, place_legend, show_percent, styled
+from unlearn_lib.figures.style import INK, LOOKS, place_legend, show_shares, styled
 
 GOLDEN = LOOKS["golden"].colour
 
@@ -29,14 +29,15 @@ def plot_leaderboard(board: pd.DataFrame, metric: str, title: str) -> Figure:
             axis.errorbar(rows[what], names, xerr=rows[f"{what}_std"], fmt="o", color=INK, ms=8, capsize=4)
             axis.set(xlabel=label, title=" on ".join(place))
             axis.grid(axis="y", color="0.9")
-            if label.endswith("accuracy"):
-                show_percent(axis.xaxis)
         left.set_ylim(len(rows) - 0.5, -0.5)
         if "golden" in rows and rows["golden"].notna().any():
             middle = rows["golden"].mean()
             spread = rows["golden_std"].fillna(0).mean()
             golden = right.axvline(middle, color=GOLDEN, ls="--")
             right.axvspan(middle - spread, middle + spread, color=GOLDEN, alpha=0.2)
+        show_shares(right.xaxis)
+        if metric.endswith("accuracy"):
+            show_shares(left.xaxis)
     if golden:
         place_legend(figure, [golden], ["golden, mean and standard deviation"])
     figure.suptitle(title, fontsize=14)
