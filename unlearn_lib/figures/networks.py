@@ -29,10 +29,9 @@ def plot_history(histories: dict[str, dict], title: str) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.4))
     for axis, what in zip(axes, ("loss", "accuracy"), strict=True):
         for name, look in choose_styles(histories).items():
-            for part, line in (("training", "--"), ("validation", "-")):
-                values = histories[name][f"{part.removesuffix('idation').removesuffix('ing')}_{what}"]
-                style = {"style": line, "color": look.colour, "marker": look.marker, "ms": 4, "ylabel": what}
-                draw_epochs(axis, {f"{name}, {part}": values}, **style)
+            for part, word, line in (("train", "training", "--"), ("val", "validation", "-")):
+                values = {f"{name}, {word}": histories[name][f"{part}_{what}"]}
+                draw_epochs(axis, values, style=line, color=look.colour, marker=look.marker, ms=4, ylabel=what)
     axes[0].set_ylabel("loss (cross-entropy)")
     show_percent(axes[1].yaxis)
     place_legend(figure, *axes[1].get_legend_handles_labels())
