@@ -35,7 +35,7 @@ from unlearn_lib.zeroshot import (
     Impressions,
     Unlearning,
     carry_over,
-    check_impressions,
+    check_recipe,
     make_impressions,
     unlearn,
 )
@@ -334,7 +334,7 @@ class Experiment:
         on_step: Callable | None = None,
     ) -> Impressions:
         """Return impressions of every class of the original at a layer, from its run folder where they are there."""
-        check_impressions(model, layer, asked.samples, asked.recipe, steps)
+        check_recipe(model, layer, asked.recipe)
         path = original.path / f"impressions-{layer}-{asked.recipe}.safetensors"
         numbers = {"samples": asked.samples, "recipe": asked.recipe, "steps": steps, "seed": self.seed}
         key = {
