@@ -36,7 +36,7 @@ from unlearn_lib.zeroshot import (
     Unlearning,
     carry_over,
     check_recipe,
-    make_impressions,
+    optimise_impressions,
     unlearn,
 )
 
@@ -347,7 +347,7 @@ class Experiment:
             key["memory"] = self.memory
 
         def make() -> tuple[dict, dict]:
-            made = make_impressions(model, layer, **numbers, memory=round(self.memory * 2**20), on_step=on_step)
+            made = optimise_impressions(model, layer, **numbers, memory=round(self.memory * 2**20), on_step=on_step)
             log.info("impressions at %s, %s: %s made in %.1f s", layer, asked.recipe, f"{len(made.x):,}", made.seconds)
             return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
 
