@@ -10,10 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from platformdirs import user_data_path
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:  # torch takes a second to import, and the shell's help needs none of it
+    import torch
 
 _ABOVE = Path(__file__).resolve().parents[1]
 _CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_dir()
@@ -243,8 +246,10 @@ def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
     return chosen
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | None = None) -> "torch.device":
     """The device by name, else the best there is: CUDA, then MPS, then the CPU. Raises UserError on others."""
+    import torch
+
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
@@ -259,23 +264,27 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def get_device(model: torch.nn.Module) -> torch.device:
+def get_device(model: "torch.nn.Module") -> "torch.device":
     """Where a model's parameters are."""
     return next(model.parameters()).device
 
 
-def free_memory(device: torch.device) -> float:
+def free_memory(device: "torch.device") -> float:
     """Bytes that are free on a CUDA device; no bound for others, and where nobody can tell."""
+    import torch
+
     with suppress(RuntimeError, AssertionError):
         return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
     return math.inf
 
 
-def fast_arithmetic(device: torch.device, precision: str | None = None) -> AbstractContextManager:
+def fast_arithmetic(device: "torch.device", precision: str | None = None) -> AbstractContextManager:
     """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing.
 
     precision: float32 or bfloat16, to have that one in any case.
     """
+    import torch
+
     if precision is not None:
         return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     if device.type == "cuda":

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tiny import Lab, changed, on_disk, tiny_data, tiny_network
 from torch import nn
 from torch.nn import functional as F
+from unlearn_lib.shell import brief_json
 
 from unlearn_lib import (
     Data,
@@ -52,7 +53,6 @@ from unlearn_lib import (
 from unlearn_lib.__main__ import main
 from unlearn_lib.auditing import golden_band, membership_forget
 from unlearn_lib.auditing.verdict import ROWS
-from unlearn_lib.shell import brief_json
 
 ONE_HOTS = torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]])
 HALVES = torch.zeros(3, 2)

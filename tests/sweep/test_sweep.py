@@ -19,7 +19,7 @@ from unlearn_lib.__main__ import main
 from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.networks import amend_run, run_names
 from unlearn_lib.sweep import expand_grid
-from unlearn_lib.sweep.cluster import _connected
+from unlearn_lib.sweep.cluster import _connect
 from unlearn_lib.sweep.points import band_seeds
 
 GRID = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1, 2]], "train_epochs": [1], "seed": [0, 1]}
@@ -66,10 +66,10 @@ def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"learning": [1]}, "grid: 'learning' given; accepted are"),
-        ({"lr": 0.1}, "grid: lr = 0.1 given; a list is accepted, as [0.1]"),
-        ({"seed": []}, "grid: seed = [] given; a list"),
-        ({"forget": [0, 1]}, "grid: forget = [0, 1] given; a list of lists is accepted"),
+        ({"learning": [1]}, "grid: got 'learning'; expected"),
+        ({"lr": 0.1}, "grid: got lr = 0.1; expected a list, such as [0.1]"),
+        ({"seed": []}, "grid: got seed = []; expected a list"),
+        ({"forget": [0, 1]}, "grid: got forget = [0, 1]; expected a list of lists"),
     ],
 )
 def test_a_grid_that_is_none_is_refused(change, sentence):
@@ -159,7 +159,7 @@ def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swep
     grid = GRID | {"method": ["mask", "nonsense"], "seed": [0], "forget": [[0], [77]]}
     rows = run_sweep(grid, client=client, runs_root=swept[0])
     assert rows["status"].tolist().count("failed") == 3
-    assert rows.loc[rows["method"] == "nonsense", "error"].str.contains("method: 'nonsense' given").any()
+    assert rows.loc[rows["method"] == "nonsense", "error"].str.contains("method: got 'nonsense'").any()
     assert rows["error"].str.contains("77").sum() >= 1
     assert (rows["status"] == "there").sum() == 1
 
@@ -177,7 +177,7 @@ def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept)
     assert board.loc[("lenet5", "digits", "mask"), "RA"] == pytest.approx(mask.mean())
     assert board.loc[("lenet5", "digits", "mask"), "RA_std"] == pytest.approx(mask.std())
     assert board["n"].tolist() == [4, 4]
-    with pytest.raises(UserError, match="metric: 'nonsense' given; accepted: .*golden_retain_accuracy"):
+    with pytest.raises(UserError, match="metric: got 'nonsense'; expected .*golden_retain_accuracy"):
         leaderboard(rows, "nonsense")
 
 
@@ -234,8 +234,8 @@ def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
     )
     assert main(["sweep", str(tmp_path / "mine.toml"), "--figure", "--runs-root", str(swept[0])]) == 0
     folder = swept[0] / "sweeps"
-    assert {path.name for path in folder.iterdir()} == {"mine.csv", "mine.parquet", "mine.png"}
-    table, parquet = pd.read_csv(folder / "mine.csv"), pd.read_parquet(folder / "mine.parquet")
+    assert {path.suffix for path in folder.iterdir()} == {".csv", ".parquet", ".png"}
+    table, parquet = pd.read_csv(*folder.glob("mine-*.csv")), pd.read_parquet(*folder.glob("mine-*.parquet"))
     assert len(table) == len(parquet) == 4
     assert table["unlearned_retain_accuracy"].tolist() == parquet["unlearned_retain_accuracy"].tolist()
     assert "neggrad+" in capsys.readouterr().out
@@ -251,7 +251,7 @@ def forked():
 
 def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path, forked):
     before = _listening()
-    with _connected(None, None, 1) as client:
+    with _connect(None, None, 1) as client:
         assert {address.ip for address in _listening() - before} == {"127.0.0.1"}
         assert list(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == [None]  # slow convolutions
         pids = list(client.run(os.getpid).values())
@@ -278,5 +278,5 @@ def _kill_once_there_is(root, pid):
 
 def test_a_scheduler_that_does_not_answer_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("unlearn_lib.sweep.cluster.WAIT", 0.5)
-    with pytest.raises(UserError, match="scheduler: tcp://127.0.0.1:1 given, where no scheduler"):
+    with pytest.raises(UserError, match="scheduler: got tcp://127.0.0.1:1, where no scheduler"):
         run_sweep(GRID, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)

@@ -26,8 +26,11 @@ from unlearn_lib.store import digest, explain_disk_errors, load_tensors, lock_fo
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 FILES = ("config.json", "metrics.json", "history.json", "model.safetensors")
-LONGEST = 240  # bytes of a folder's name: file systems allow 255, the lock's file is named after it
-NOTES = "versions device source classes data_given golden_run unreadable passed_over format files digest".split()
+LONGEST = 240  # bytes of a folder's name: file systems allow 255, and the lock's file is named after it
+NOTES = """
+    asked_layer preprocessing versions device source classes data_given golden_run unreadable passed_over
+    format files digest
+""".split()
 DIGESTS = {
     "data_digest": "data: the pictures differ from those that {name} was made from",
     "code_digest": "model: its code differs from that which {name} was made with",
