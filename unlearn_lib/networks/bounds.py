@@ -1,14 +1,16 @@
-"""Which values can enter a layer, for any picture: interval arithmetic over the traced graph."""
+"""Which values can enter a layer, for any picture: intervals through the traced graph.
+
+Activations, pooling and reshaping carry an interval on. Behind any other operation nothing is known.
+"""
 
 import inspect
-import operator
 
 import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_leaves
 
 from unlearn_lib.networks.splitting import Cut, find_cut, operation_name, takes_item
-from unlearn_lib.networks.tracing import find_output, is_shape_query, trace
+from unlearn_lib.networks.tracing import find_output, trace
 
 Interval = tuple[float, float]
 ANY: Interval = (-torch.inf, torch.inf)
@@ -21,16 +23,13 @@ SAME_RANGE = set(  # they choose, move or average values
     "adaptiveavgpool2d adaptiveavgpool3d mean amax amin pixelshuffle pixelunshuffle channelshuffle".split()
 )
 DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "featuredropout", "stochasticdepth", "droppath"}
-HULL = {"cat", "concat", "stack", "maximum", "minimum"}
+HULL = {"cat", "concat", "stack", "maximum"}  # the smallest interval around those of all inputs
 ZERO_PADDED = {"avgpool1d", "avgpool2d", "avgpool3d", "zeropad1d", "zeropad2d", "zeropad3d"}
 INCREASING = set(
     "relu relu6 hardtanh clamp clip clampmin clampmax sigmoid hardsigmoid tanh elu celu selu leakyrelu softplus "
     "logsigmoid exp".split()
 )
 MINIMUM = {"gelu": -0.1701, "silu": -0.2785, "hardswish": -0.375, "mish": -0.3089}  # MINIMUM <= f(x) <= max(x, 0)
-ARITHMETIC = {"add": "add", "iadd": "add", "sub": "sub", "isub": "sub", "mul": "mul", "imul": "mul"}
-ARITHMETIC |= {"div": "div", "truediv": "div", "itruediv": "div"}
-FIXED = {"softmax": (0.0, 1.0), "softmax2d": (0.0, 1.0), "logsoftmax": (-torch.inf, 0.0), "normalize": (-1.0, 1.0)}
 
 
 def layer_bounds(model: nn.Module, layer: str) -> Interval:
@@ -60,10 +59,6 @@ def cut_bounds(cut: Cut) -> Interval:
 def _node_bounds(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Interval]) -> Interval:
     if node.op == "placeholder":
         return tuple(map(float, getattr(traced, "input_range", ANY)))
-    if node.op == "get_attr":
-        return _value_bounds(operator.attrgetter(node.target)(traced))
-    if is_shape_query(node):
-        return 0.0, torch.inf
     sources = [known[source] for source in node.all_input_nodes]
     if not sources or any(isinstance(value, fx.Node) for value in tree_leaves(dict(node.kwargs))):
         return ANY
@@ -79,9 +74,7 @@ def _node_bounds(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Int
         return (0.0 if low >= 0 else MINIMUM[name]), max(high, 0.0)
     if name in ZERO_PADDED and not _has_divisor(node, traced):
         return _hull([(low, high), (0.0, 0.0)])
-    if name in ARITHMETIC and len(node.args) == 2 and not node.kwargs:  # no alpha, no rounding_mode
-        return _combine(ARITHMETIC[name], *(known.get(operand, _value_bounds(operand)) for operand in node.args))
-    return FIXED.get(name, ANY)
+    return ANY
 
 
 def keeps_range(node: fx.Node, traced: fx.GraphModule) -> bool:
@@ -115,27 +108,6 @@ def _apply_to_ends(node: fx.Node, traced: fx.GraphModule, low: float, high: floa
     run = fx.Interpreter(traced, garbage_collect_values=False)
     low, middle, high = getattr(run, node.op)(node.target, (ends, *node.args[1:]), dict(node.kwargs)).tolist()
     return (low, high) if low <= middle <= high else ANY  # a leaky ReLU of negative slope falls
-
-
-def _combine(name: str, one: Interval, other: Interval) -> Interval:
-    """Return the interval of a sum, difference, product or quotient."""
-    if name == "add":
-        return one[0] + other[0], one[1] + other[1]
-    if name == "sub":
-        return one[0] - other[1], one[1] - other[0]
-    if name == "div":
-        if other[0] <= 0:
-            return ANY
-        other = 1 / other[1], 1 / other[0]
-    products = [0.0 if 0 in (a, b) else a * b for a in one for b in other]
-    return min(products), max(products)
-
-
-def _value_bounds(value: object) -> Interval:
-    """Return the interval of a number, or of a parameter as it is now."""
-    if isinstance(value, torch.Tensor) and value.numel() and not value.is_complex():
-        return value.min().item(), value.max().item()
-    return (value, value) if isinstance(value, int | float) else ANY
 
 
 def _hull(intervals: list[Interval]) -> Interval:

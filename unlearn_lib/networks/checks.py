@@ -6,6 +6,7 @@ from torch import nn
 from unlearn_lib.common import UserError
 from unlearn_lib.networks.bounds import logit_bounds
 from unlearn_lib.networks.probing import copy_in_eval_mode, unwrap, zero_pictures
+from unlearn_lib.networks.tracing import describe_wrong_output
 
 
 @torch.no_grad()
@@ -46,10 +47,10 @@ def check_network(model: nn.Module, name: str) -> None:
         raise UserError(f"model: {name} returns numbers between {low:g} and {high:g}; expected its logits")
 
 
-def check_logits(logits: object, num_classes: int, name: str = "the network") -> None:
-    """Raise UserError unless the output is a tensor [N, num_classes]."""
+def check_logits(logits: object, num_classes: int | None, name: str = "the network") -> None:
+    """Raise UserError unless the output is a tensor [N, num_classes]; with None, [N, K] for any K."""
     if not isinstance(logits, torch.Tensor):
-        raise UserError(f"model: {name} returns a {type(logits).__name__}; expected its logits, a tensor [N, K]")
-    if logits.shape[1:] != (num_classes,):
+        raise UserError(describe_wrong_output(name, type(logits)))
+    if logits.dim() != 2 or num_classes not in (None, logits.shape[1]):
         outputs = "x".join(map(str, logits.shape[1:]))
-        raise UserError(f"model: {name} has {outputs} outputs; expected {num_classes}, one a class")
+        raise UserError(f"model: {name} has {outputs} outputs; expected {num_classes or 'a row of them'}, one a class")

@@ -22,7 +22,15 @@ from unlearn_lib.common import REPOSITORY, NotFound, UserError
 from unlearn_lib.networks.tracing import trace
 from unlearn_lib.networks.weights import check_finite, find_misfits, load_state
 from unlearn_lib.networks.zoo import make_model, model_code
-from unlearn_lib.store import digest, explain_disk_errors, load_tensors, lock_folder, read_json, save_tensors, write_json
+from unlearn_lib.store import (
+    digest,
+    explain_disk_errors,
+    load_tensors,
+    lock_folder,
+    read_json,
+    save_tensors,
+    write_json,
+)
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 FILES = ("config.json", "metrics.json", "history.json", "model.safetensors")
@@ -261,10 +269,11 @@ def code_digest(name: str, make: Callable[[], nn.Module]) -> str | None:
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Load a run's model file into `model`. Raises UserError if it does not fit or holds values that are not finite."""
     tensors, _ = load_tensors(path)
-    if wrong := find_misfits(model.state_dict(), tensors):
-        raise UserError(
-            f"model file: {path} is not a {type(model).__name__} for these classes ({wrong[0]} does not fit)"
-        )
+    current = model.state_dict()
+    wrong = sorted(current.keys() ^ tensors.keys()) or find_misfits(current, tensors)
+    if wrong:
+        fit = f"{type(model).__name__} for these classes ({wrong[0]} does not fit)"
+        raise UserError(f"model file: {path} is not a {fit}")
     check_finite(tensors, f"model file: {path}")
     load_state(model, tensors)
     return model

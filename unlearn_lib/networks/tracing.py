@@ -70,8 +70,9 @@ def _trace(model: nn.Module) -> fx.GraphModule:
         except Exception as error:  # the forward pass is anybody's code
             return _cut_before_head(clean, error)
     answer = find_output(traced)
-    if not isinstance(answer, fx.Node) or (answer.op == "call_function" and isinstance(answer.target, type)):
-        raise UserError(describe_wrong_output(model, answer.target if isinstance(answer, fx.Node) else type(answer)))
+    kind = answer.target if isinstance(answer, fx.Node) else type(answer)
+    if isinstance(kind, type):  # a tuple or dict of nodes, or a node that makes a dataclass
+        raise UserError(describe_wrong_output(type(model).__name__, kind))
     return traced
 
 
@@ -231,7 +232,7 @@ def _cut_before_head(model: nn.Module, error: Exception) -> fx.GraphModule:
     x = torch.rand_like(zero_pictures(model))
     logits = model(x)
     if not isinstance(logits, torch.Tensor):
-        raise UserError(describe_wrong_output(model, type(logits)))
+        raise UserError(describe_wrong_output(type(model).__name__, type(logits)))
     features = before(x)
     if not torch.equal(head(features), logits):
         raise UserError(f"{sentence} and does not end in {name}, its last nn.Linear; expected one that does")
@@ -248,7 +249,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
 
 
-def describe_wrong_output(model: nn.Module, kind: object) -> str:
+def describe_wrong_output(name: str, kind: type) -> str:
     """Return the error for a network that returns something else than a tensor."""
-    kind = getattr(kind, "__name__", str(kind)).removeprefix("immutable_")  # torch.fx's dicts and lists
-    return f"model: {type(model).__name__} returns a {kind}; expected its logits, a tensor [N, K]"
+    kind = kind.__name__.removeprefix("immutable_")  # torch.fx's dicts and lists
+    return f"model: {name} returns a {kind}; expected its logits, a tensor [N, K]"

@@ -1,6 +1,7 @@
 """Pretrained weights, by name or from a file, and the preprocessing that they need."""
 
 import copy
+import re
 from collections import OrderedDict
 from collections.abc import Collection
 from pathlib import Path
@@ -12,7 +13,6 @@ from torchvision.transforms import InterpolationMode
 
 from unlearn_lib.common import NotFound, UserError, join_names, log
 from unlearn_lib.networks.splitting import find_head
-from unlearn_lib.networks.tracing import first_line
 from unlearn_lib.networks.zoo import (
     LITE0,
     Framing,
@@ -101,9 +101,16 @@ def read_weights(model: str, weights: str) -> dict[str, torch.Tensor]:
         scripted = "but a scripted network (torch.jit.save); expected the file of its state_dict()"
         reason = scripted if "TorchScript" in str(error) else f"({type(error).__name__})"
         raise UserError(f"weights: {path} is not a state dict {reason}") from error
-    # The prefixes are those of torch.compile and DataParallel; AveragedModel adds the counter.
-    names = {name: name.replace("_orig_mod.", "").removeprefix("module.") for name in state if name != "n_averaged"}
-    return {plain: state[name] for name, plain in names.items()}
+    return {_plain_name(name): tensor for name, tensor in state.items() if name != "n_averaged"}  # of AveragedModel
+
+
+def _plain_name(name: str) -> str:
+    """Return a tensor's name without the prefixes of torch.compile and DataParallel.
+
+    torchvision's files for DenseNet write `denselayer1.norm.1` for `denselayer1.norm1`.
+    """
+    name = name.replace("_orig_mod.", "").removeprefix("module.")
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
 def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) -> nn.Module:
@@ -120,34 +127,29 @@ def apply_weights(model: nn.Module, state: dict[str, torch.Tensor], given: str) 
     current = model.state_dict()
     state = {name: t for name, t in state.items() if name in current or not name.lower().startswith("aux")}
     check_finite(state, f"weights: {given}")
-    for name in current.keys() & state.keys():
-        if current[name].is_floating_point() > state[name].is_floating_point():
-            raise UserError(f"weights: {given} does not fit the model ({name} is {state[name].dtype})")
-    head = []
-    if any(current[name].shape != state[name].shape for name in current.keys() & state.keys()):
-        head = _replace_head(find_head(model), state, current)
-    try:
+    wrong = find_misfits(current, state)
+    outputs = _replace_head(find_head(model), state, current) if wrong else None
+    wrong = find_misfits(current, state)
+    if not wrong:  # torchvision's transformers translate old keys as they load
         result = load_state(copy.deepcopy(model), state)
         wrong = [*result.missing_keys, *result.unexpected_keys]
-    except (RuntimeError, ValueError):
-        wrong = find_misfits(current, state)
     if wrong:
-        raise UserError(f"weights: {given} does not fit the model ({join_names(sorted(wrong), 5)})")
-    if head:
-        log.info("weights: %s has %d outputs; the head keeps its initialisation", Path(given).name, head[0])
+        raise UserError(f"weights: {given} does not fit the model ({join_names(wrong, 5)})")
+    if outputs:
+        log.info("weights: %s has %d outputs; the head keeps its initialisation", Path(given).name, outputs)
     load_state(model, state)
     transform_input(model)
     return model
 
 
-def _replace_head(head: str, state: dict, current: dict) -> list[int]:
-    """Put the model's own head into a state dict for another number of classes. Return that number, if so."""
-    sizes = []
-    for name in (f"{head}.weight", f"{head}.bias"):
-        if name in current and name in state and current[name].shape[1:] == state[name].shape[1:]:
-            sizes.append(len(state[name]))
+def _replace_head(head: str, state: dict, current: dict) -> int | None:
+    """Put the model's own head in place of one for another number of classes. Return that number, if so."""
+    outputs = None
+    for name in current.keys() & state.keys() & {f"{head}.weight", f"{head}.bias"}:
+        if current[name].shape != state[name].shape and current[name].shape[1:] == state[name].shape[1:]:
+            outputs = len(state[name])
             state[name] = current[name]
-    return sizes
+    return outputs
 
 
 def check_finite(tensors: dict[str, torch.Tensor], source: str) -> None:
@@ -158,9 +160,13 @@ def check_finite(tensors: dict[str, torch.Tensor], source: str) -> None:
 
 
 def find_misfits(current: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> list[str]:
-    """Return the sorted names that are missing, unknown, or of another shape."""
-    common = current.keys() & state.keys()
-    return sorted((current.keys() ^ state.keys()) | {n for n in common if current[n].shape != state[n].shape})
+    """Return the sorted names of tensors whose shape differs, or that are whole numbers instead of fractions."""
+    return sorted(
+        name
+        for name in current.keys() & state.keys()
+        if current[name].shape != state[name].shape
+        or current[name].is_floating_point() > state[name].is_floating_point()
+    )
 
 
 def load_state(model: nn.Module, state: dict[str, torch.Tensor]):

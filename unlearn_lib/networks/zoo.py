@@ -21,7 +21,7 @@ from unlearn_lib.common import SEEDS, UserError, check_number
 from unlearn_lib.networks.checks import check_logits, check_network
 from unlearn_lib.networks.probing import run_on_zeros, unwrap, zero_pictures
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
-from unlearn_lib.networks.tracing import describe_wrong_output, first_line
+from unlearn_lib.networks.tracing import first_line
 
 OURS = {"lenet5": LeNet5, "karpathynet": KarpathyNet}
 LITE0 = "efficientnet_lite0"
@@ -132,7 +132,9 @@ def make_model(
     with torch.random.fork_rng():
         torch.manual_seed(check_number("seed", seed, whole=True, least=0, below=SEEDS))
         model = _build_by_factory(name, classes, size)[0] if is_factory(name) else _build(name, classes, size)
-        _check_outputs(model, name, **classes)
+        with explain_errors(name, model.input_shape[-1]):
+            logits = run_on_zeros(model, model)
+        check_logits(logits, classes.get("num_classes"), name)
     if dropout is not None:
         _set_dropout(model, name, dropout)
     if pretrained:
@@ -175,20 +177,17 @@ def _build_by_factory(name: str, classes: dict, size: int | None) -> tuple[nn.Mo
     place, _, factory = name.partition(":")
     given = classes | ({} if size is None else {"size": check_number("size", size, whole=True, least=1)})
     check_model_name(name)
-    with _current_folder_first():
-        try:
-            make = getattr(importlib.import_module(place), factory)
-            takes = inspect.signature(make).parameters
-            takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
-            if "num_classes" in takes and takes["num_classes"].default is inspect.Parameter.empty:
-                given = {"num_classes": 2} | given
-            model = make(**{key: value for key, value in given.items() if takes_any or key in takes})
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # it is the user's code
-            raise UserError(f"model: {name} makes no network ({type(error).__name__}: {first_line(error)})") from error
+    with _current_folder_first(), explain_errors(name):
+        make = getattr(importlib.import_module(place), factory)
+        takes = inspect.signature(make).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values())
+        if "num_classes" in takes and takes["num_classes"].default is inspect.Parameter.empty:
+            given = {"num_classes": 2} | given
+        model = make(**{key: value for key, value in given.items() if takes_any or key in takes})
     if not isinstance(model, nn.Module):
-        raise UserError(f"model: {name} returns a {type(model).__name__}; expected a function that returns an nn.Module")
+        raise UserError(
+            f"model: {name} returns a {type(model).__name__}; expected a function that returns an nn.Module"
+        )
     model = unwrap(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     side = given.get("size", 64)
@@ -255,28 +254,25 @@ def torchvision_names() -> list[str]:
     return torchvision.models.list_models(module=torchvision.models)
 
 
-def _check_outputs(model: nn.Module, name: str, num_classes: int | None = None) -> None:
-    """Raise UserError unless the network returns one logit a class for its pictures."""
-    with explain_errors(name, model.input_shape[-1]):
-        logits = run_on_zeros(model, model)
-    if not isinstance(logits, torch.Tensor):
-        raise UserError(describe_wrong_output(model, type(logits)))
-    check_logits(logits, num_classes or logits.shape[-1], name)
-
-
 @contextmanager
-def explain_errors(name: str, side: int) -> Iterator[None]:
-    """Turn an exception in a network's code into a sentence with its reason. A lack of memory passes as it is."""
+def explain_errors(name: str, side: int | None = None) -> Iterator[None]:
+    """Turn an exception in a network's code into a sentence with its reason. A lack of memory passes as it is.
+
+    Args:
+        side: of the pictures in a forward pass; None while the network is made.
+    """
     try:
         yield
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = f"({type(error).__name__}: {first_line(error)})"
+        if side is None:
+            raise UserError(f"model: {name} makes no network {reason}") from error
         if isinstance(error, RuntimeError | ValueError | AssertionError) and ABOUT_SIZES.search(reason):
             advice = "try 224" + ", or set the network's input_shape" * is_factory(name)
-            raise UserError(f"size: {name} does not take pictures of {side}x{side} ({reason}); {advice}") from error
-        raise UserError(f"model: {name} fails on a picture ({reason})") from error
+            raise UserError(f"size: {name} does not take pictures of {side}x{side} {reason}; {advice}") from error
+        raise UserError(f"model: {name} fails on a picture {reason}") from error
 
 
 @contextmanager
