@@ -39,19 +39,11 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     args = make_parser(argv).parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
-    try:
-        return _run_command(args)
-    except KeyboardInterrupt:
-        print(f"{program()}: interrupted", file=sys.stderr)
-        return 130
-
-
-def _run_command(args: argparse.Namespace) -> int:
-    """Run the step, or a preset where there is none; return the exit status."""
     from unlearn_lib.common import NotFound, UserError, show_log
-    from unlearn_lib.team import process_group, release_helpers
+    from unlearn_lib.processes import process_group, release_helpers
 
-    if process_group().rank:
+    rank, _ = process_group()
+    if rank:
         from unlearn_lib.training import help_training
 
         help_training()
@@ -66,6 +58,9 @@ def _run_command(args: argparse.Namespace) -> int:
         advice = f"; train it by: {_command('train', args)}" if is_untrained else ""
         print(f"{program()}: {error}{advice}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{program()}: interrupted", file=sys.stderr)
+        return 130
     finally:
         release_helpers()
     return 0
@@ -120,7 +115,8 @@ def make_impressions(args: argparse.Namespace) -> None:
 
 def unlearn(args: argparse.Namespace) -> None:
     """Unlearn a trained model."""
-    _unlearn(args, _experiment(args), _unlearning(args), {})
+    experiment = _experiment(args)
+    _report_unlearned(args, experiment, {}, experiment.unlearn(_unlearning(args)))
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -135,11 +131,11 @@ def run_all(args: argparse.Namespace) -> None:
         trained["golden"] = experiment.golden()
     else:
         log.info("no golden model: %s has no training pictures here", experiment.dataset.name)
-    _unlearn(args, experiment, unlearning, trained)
+    _report_unlearned(args, experiment, trained, experiment.unlearn(unlearning))
 
 
-def _unlearn(args: argparse.Namespace, experiment, unlearning, trained: dict) -> None:
-    run = experiment.unlearn(unlearning)
+def _report_unlearned(args: argparse.Namespace, experiment, trained: dict, run) -> None:
+    """Draw and print an unlearned run, and name the command that audits it."""
     drawn = _draw_results(experiment, trained, [run])
     _print_results(args, experiment, [run])
     has_train = len(experiment.dataset.train)  # an audit needs training pictures
@@ -316,11 +312,11 @@ def program() -> str:
 
 def _command(step: str, args: argparse.Namespace, *more: str) -> str:
     """Return the command of another step for the same network, data and folders."""
-    words = [program(), step]
+    parts = [program(), step]
     for name in (*NETWORK, *PLACES):
         if (value := getattr(args, name, None)) is not None:
-            words += [_flags(name)[-1], shlex.quote(str(value))]
-    return " ".join([*words, *map(shlex.quote, more)])
+            parts += [_flags(name)[-1], shlex.quote(str(value))]
+    return " ".join([*parts, *map(shlex.quote, more)])
 
 
 def _audit_command(args: argparse.Namespace, run) -> str:

@@ -5,6 +5,7 @@ from unlearn_lib import (
     Switches,
     ZeroShotUnlearner,
     find_head,
+    lab_grid,
     lab_run,
     make_impressions,
 )
@@ -52,3 +53,10 @@ def test_the_published_combination_is_the_published_method(experiment):
 def test_an_unknown_choice_is_a_sentence(experiment):
     with pytest.raises(ValueError, match="signs: got 'both'; expected published or prose"):
         lab_run(experiment, signs="both")
+
+
+def test_the_lab_has_sixteen_outcomes_and_reads_them_again(experiment):
+    grid = lab_grid(experiment, samples=5, epochs=3)
+    assert len(grid) == 16
+    assert grid.index.is_unique
+    assert lab_grid(experiment, samples=5, epochs=3).equals(grid)

@@ -249,9 +249,9 @@ def test_the_distillation_target_is_the_masked_original(seed):
         ({"lr": float("inf")}, "lr: got inf"),
         ({"epochs": 0}, "epochs: got 0"),
         ({"forget_weight": -1.0}, "forget_weight: got -1.0"),
-        ({"forget": []}, "forget: none given"),
-        ({"forget": range(10)}, "forget: all given"),
-        ({"forget": [10]}, r"forget: \[10\] given"),
+        ({"forget": []}, "forget: got none"),
+        ({"forget": range(10)}, "forget: got all"),
+        ({"forget": [10]}, r"forget: got \[10\]"),
     ],
 )
 def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, arguments, message):

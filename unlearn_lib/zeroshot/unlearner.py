@@ -197,6 +197,8 @@ class ZeroShotUnlearner:
         if self.layer is not None and str(self.layer) != layer:
             raise UserError(f"layer: got {self.layer!r}, but the impressions are inputs of {layer!r}")
         self.unlearning = Unlearning(self.method, layer, **{name: getattr(self, name) for name in NUMBERS})
+        for name, value in self.unlearning.numbers.items():
+            setattr(self, name, value)
         self.seed = check_number("seed", self.seed, whole=True, least=0, below=2**32)
         check_layer(self.model, self.unlearning.rules, layer)
         self.forget = check_forget(self.forget, count_classes(self.model))
