@@ -152,7 +152,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
         with store.explain_disk_errors(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unlearn_lib.networks.writing.write_json", full_disk)
+    monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
     with pytest.raises(UserError, match="cannot be written .No space left on device."):
         dataclasses.replace(experiment, force=True).train()
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
