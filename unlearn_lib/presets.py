@@ -15,7 +15,7 @@ from unlearn_lib.evaluation import evaluate
 from unlearn_lib.experiment import Experiment
 from unlearn_lib.networks import class_code, find_head
 from unlearn_lib.store import cached
-from unlearn_lib.zeroshot import PUBLISHED, RECIPE_VERSION, Switches, ZeroShotUnlearner
+from unlearn_lib.zeroshot import RECIPE_VERSION, Switches, ZeroShotUnlearner
 
 PRESETS = {
     "quick": (
@@ -85,13 +85,17 @@ def lab_run(
     """
     for name, given in zip(CHOICES, (impressions, weights, signs, smoothing), strict=True):
         if given not in CHOICES[name]:
-            raise UserError(f"{name}: {given!r} given; {CHOICES[name][0]} or {CHOICES[name][1]} is accepted")
-    net = experiment.load(experiment.original())
-    made = experiment.impressions(find_head(net), samples=samples, recipe=impressions)
-    switches = Switches(prose_signs=signs == "prose", smoothing=smoothing, weights=weights == "trained")
-    numbers = PUBLISHED | {"epochs": epochs}
+            raise UserError(f"{name}: got {given!r}; expected {CHOICES[name][0]} or {CHOICES[name][1]}")
+    network = experiment.load(experiment.original())
+    made = experiment.impressions(find_head(network), samples=samples, recipe=impressions)
     unlearner = ZeroShotUnlearner(
-        net, made, experiment.forget_classes, method="published", seed=experiment.seed, switches=switches, **numbers
+        network,
+        made,
+        experiment.forget_classes,
+        method="published",
+        epochs=epochs,
+        seed=experiment.seed,
+        switches=Switches(prose_signs=signs == "prose", smoothing=smoothing, weights=weights == "trained"),
     )
     unlearned, _, _ = unlearner.unlearn()
     return evaluate(unlearned, experiment.dataset, experiment.forget_classes)

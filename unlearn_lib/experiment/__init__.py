@@ -1,4 +1,4 @@
-"""Experiment: the whole story of one model, each step kept in a run folder and not done again."""
+"""Experiment: one specification, and the one path from it to finished runs."""
 
-from unlearn_lib.experiment.steps import comparison_table, unlearned_place, usual_layer
-from unlearn_lib.experiment.story import Experiment, open_experiment
+from unlearn_lib.experiment.experiment import Experiment, open_experiment
+from unlearn_lib.experiment.steps import Stopped, Unlearned, comparison_table

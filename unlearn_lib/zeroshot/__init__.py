@@ -26,17 +26,14 @@ from unlearn_lib.zeroshot.impressions import (
 )
 from unlearn_lib.zeroshot.methods import (
     METHODS,
+    NUMBERS,
     PUBLISHED,
+    Method,
     Switches,
-    check_choice,
-    check_method,
-    check_numbers,
-    default_recipe,
+    count_classes,
     distill_loss,
     mask,
-    method_layer,
     retain_mass_loss,
-    unlearning_numbers,
 )
 from unlearn_lib.zeroshot.recipes import RECIPE_VERSION, RECIPES, statistics_distance
-from unlearn_lib.zeroshot.unlearner import ZeroShotUnlearner
+from unlearn_lib.zeroshot.unlearner import Unlearning, ZeroShotUnlearner, unlearn

@@ -1,50 +1,181 @@
-"""The unlearner: the tail of a copy of the model is trained on impressions alone, the body stays as it is.
+"""The unlearner: a copy of the network is trained on impressions alone, in its tail; the body stays as it is.
 
 It reaches forget accuracy 0.00 at the mask's retain accuracy on LeNet5/MNIST {1, 2, 3, 4}, KarpathyNet/CIFAR-10
-{3, 4, 8} (one seed each here, three in the README) and on EfficientNet-Lite0 with 150 of ImageNet's 1,000 classes; and
-on five small networks with features of either sign (tanh, GroupNorm, LayerNorm, none, leaky ReLU) on shapes {1, 5, 7}.
+{3, 4, 8} (three seeds each) and EfficientNet-Lite0 with 150 of ImageNet's 1,000 classes; and on five small networks
+with features of either sign (tanh, GroupNorm, LayerNorm, none, leaky ReLU) on shapes {1, 5, 7}.
 """
 
-import copy
 import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import KW_ONLY, dataclass, field
 
-import torch
 from torch import nn
 
-from unlearn_lib.common import UserError, as_number, check_forget, get_device, join_names, log, progress
-from unlearn_lib.networks import feasible_inputs, run_on_zeros, split, unwrap
-from unlearn_lib.zeroshot.deep import find_uncoded_heads, inner_layers, reinitialised_from, train_student
-from unlearn_lib.zeroshot.impressions import Impressions, leaf_layers
-from unlearn_lib.zeroshot.methods import DEEP, Switches, batch_losses, check_method, check_numbers, mask
+from unlearn_lib.common import UserError, check_forget, check_number, log, progress
+from unlearn_lib.networks import shares_weights, traced_once, unwrap
+from unlearn_lib.options import check_options, option
+from unlearn_lib.zeroshot.impressions import Impressions, check_recipe, default_layer
+from unlearn_lib.zeroshot.methods import METHODS, NUMBERS, RUNAWAY, Method, Switches, Task, count_classes
+from unlearn_lib.zeroshot.recipes import RECIPES
 
-UPDATES = 600  # after which nothing is left to learn, however many impressions there are
-RUNAWAY = 1e4  # no loss on sensible logits comes near
+LARGEST = 1e30  # float32 still divides by it
+OnStep = Callable[[dict], bool | None]
 
 
-def default_learning_rate(tail: nn.Module) -> float:
-    """The least mean row norm / number of inputs, |w| / n, of the tail's layers: a learning rate for Adam.
+@dataclass(frozen=True)
+class Unlearning:
+    """One unlearning as it is asked for. None stands for the method's own choice and is filled in, but for two fields.
 
-    A step of Adam moves each weight by about the rate, so that n inputs move a logit by up to n rate |x|_inf = |w|
-    |x|_inf: as far as one row's length, whatever the layer's size and scale. Raises UserError without such a layer.
+    `layer` None needs the network to be resolved, see `find_layer`. `lr` None is `default_learning_rate` of the tail.
+
+    Example:
+        >>> Unlearning("published").epochs
+        1000
     """
-    weights = [w.detach().flatten(1) for w in tail.parameters() if w.dim() > 1]
-    if not weights:
-        raise UserError("layer: no matrix is left to learn from it on; an earlier one is accepted")
-    return min((w.norm(dim=1).mean() / w.shape[1]).item() for w in weights)
+
+    method: str = option("text", "neggrad+", choices=METHODS, metavar="NAME", help="; ".join(METHODS))
+    layer: str | None = option(
+        "text",
+        None,
+        metavar="LAYER",
+        help="first layer of the tail, `input` for pixels; by default the last one that responds",
+    )
+    samples: int = option("whole", 100, least=1, metavar="N", help="impressions a class")
+    recipe: str | None = option(
+        "text",
+        None,
+        choices=RECIPES,
+        metavar="NAME",
+        help=f"of the impressions: {', '.join(RECIPES)}; by default the method's own",
+    )
+    epochs: int | None = option(
+        "whole", None, least=1, metavar="N", help="passes over the impressions; by default the method's own"
+    )
+    lr: float | None = option(
+        "number",
+        None,
+        above=0,
+        below=LARGEST,
+        metavar="RATE",
+        help="learning rate; by default derived from the size of the weights, or the method's own",
+    )
+    batch_size: int | None = option(
+        "whole", None, least=1, metavar="IMPRESSIONS", help="per step; by default the method's own"
+    )
+    forget_weight: float | None = option(
+        "number", None, least=0, metavar="FACTOR", help="of the forget loss; by default the method's own"
+    )
+    retain_weight: float | None = option(
+        "number", None, least=0, metavar="FACTOR", help="of the retain loss; by default the method's own"
+    )
+
+    def __post_init__(self):
+        check_options(self)
+        method = METHODS[self.method]
+        given = {name: value for name, value in self.numbers.items() if value is not None}
+        if given and not method.needs_impressions:
+            log.info("%s trains nothing; %s has no effect", self.method, ", ".join(given))
+            given = {}
+        for name, value in {"recipe": self.recipe or method.recipe, **method.numbers, **given}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def numbers(self) -> dict[str, float | None]:
+        """lr, epochs, batch_size, forget_weight and retain_weight."""
+        return {name: getattr(self, name) for name in NUMBERS}
+
+    @property
+    def rules(self) -> Method:
+        """What the table of methods holds for its method."""
+        return METHODS[self.method]
+
+    def find_layer(self, model: nn.Module) -> str:
+        """Return the layer that was given, or the one that the method takes in this trained network."""
+        if self.layer is not None:
+            return self.layer
+        return (self.rules.find_layer or default_layer)(model)
+
+    def check_network(self, model: nn.Module) -> None:
+        """Raise UserError where this unlearning does not suit the network, which need not be trained."""
+        needs_training = self.layer is None and self.rules.find_layer is None
+        layer = "input" if needs_training else self.find_layer(model)
+        if self.rules.needs_impressions:
+            check_recipe(model, layer, self.recipe)
+        check_layer(model, self.rules, layer)
+
+
+def check_layer(model: nn.Module, method: Method, layer: str) -> None:
+    """Raise UserError where a method cannot unlearn this network from `layer` on."""
+    if shares_weights(model, layer):
+        raise UserError(
+            f"layer: got {layer!r}, but some weights are used both before and behind it; expected one where none are"
+        )
+    method.check(model, layer)
+
+
+@traced_once()
+def unlearn(
+    unlearning: Unlearning,
+    model: nn.Module,
+    impressions: Impressions | None,
+    forget: list[int],
+    *,
+    layer: str,
+    seed: int = 0,
+    switches: Switches | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[nn.Module, dict, float]:
+    """Unlearn in a copy of the model; the arguments have been checked.
+
+    Args:
+        forget: sorted class indices.
+        layer: the first layer of the tail, whose inputs the impressions are.
+        on_step: gets {"stage", "epoch", "epochs", "forget_loss", "retain_loss", "model"} after each epoch. False stops.
+
+    Returns:
+        (model, history, seconds): a model of the same class; forget and retain loss of each epoch.
+
+    Raises:
+        UserError: the learning rate makes the loss diverge.
+    """
+    begin = time.perf_counter()
+    trainable = [parameter.requires_grad for parameter in unwrap(model).parameters()]
+    switches = switches or Switches()
+    student = unlearning.rules.start(
+        Task(model, impressions, forget, layer, seed=seed, switches=switches, **unlearning.numbers)
+    )
+    history = {"forget_loss": [], "retain_loss": []}
+    limit = RUNAWAY if unlearning.rules.is_bounded else math.inf
+    for epoch, losses in enumerate(progress(student.losses, f"unlearning, {unlearning.method}", student.epochs), 1):
+        losses = dict(zip(history, losses, strict=True))
+        for name, loss in losses.items():
+            history[name].append(loss)
+        if not all(abs(loss) < limit for loss in losses.values()):
+            raise UserError(f"lr: got {student.lr}, with which the loss diverges in epoch {epoch}; give a smaller one")
+        state = {"stage": "unlearning", "epoch": epoch, "epochs": student.epochs, "model": student.model, **losses}
+        if on_step is not None and on_step(state) is False:
+            break
+    for parameter, was_trainable in zip(student.model.parameters(), trainable, strict=True):
+        parameter.requires_grad_(was_trainable)
+    return student.model, history, time.perf_counter() - begin
 
 
 @dataclass
 class ZeroShotUnlearner:
     """Unlearn `forget` in a copy of `model`, from `impressions` alone; `unlearn()` does it.
 
-    layer: the first of the tail, that of the impressions where none is given. lr: AdamW's learning rate, that of
-    `default_learning_rate` where none is given; the head's bias learns n times as fast, n its inputs.
-    epochs: passes over the impressions at most; the last one is that in which `UPDATES` updates are reached. switches:
-    changes to the published update, without effect on the other methods.
-    Raises UserError, before any work, for what it does not accept.
+    Args:
+        layer: the first layer of the tail; that of the impressions.
+        lr, epochs, batch_size, forget_weight, retain_weight: None means the method's own, see `Unlearning`. Training
+            ends earlier where `UPDATES` updates are reached.
+        switches: corrections of the published update; the other methods ignore them.
+
+    Raises:
+        UserError: an argument is not accepted; before any work.
+
+    Example:
+        >>> unlearned, history, seconds = ZeroShotUnlearner(model, make_impressions(model), forget=[1, 2]).unlearn()
     """
 
     model: nn.Module
@@ -54,148 +185,40 @@ class ZeroShotUnlearner:
     method: str = "neggrad+"
     layer: str | None = None
     lr: float | None = None
-    epochs: int = 20
-    forget_weight: float = 1.0
-    retain_weight: float = 1.0
-    batch_size: int = 128
+    epochs: int | None = None
+    forget_weight: float | None = None
+    retain_weight: float | None = None
+    batch_size: int | None = None
     seed: int = 0
     switches: Switches = field(default_factory=Switches)
 
     def __post_init__(self):
-        self.layer = self.impressions.layer if self.layer is None else str(self.layer)
-        for name in ("lr", "epochs", "forget_weight", "retain_weight", "batch_size", "seed"):
-            if name != "lr" or self.lr is not None:
-                setattr(self, name, as_number(name, getattr(self, name)))
-        check_numbers(self.lr, self.epochs, self.batch_size, self.forget_weight, self.retain_weight)
-        check_method(self.model, self.method, self.layer)
-        self.forget = check_forget(self.forget, run_on_zeros(self.model, unwrap(self.model)).shape[1])
-        without = sorted({*self.forget} - {*self.impressions.labels.tolist()})
-        if without and self.impressions.recipe != "drawn":  # of which a class may be missing
-            raise UserError(f"forget: {self.forget} given, but there are no impressions of {without}; make them too")
-        if self.layer != self.impressions.layer:
-            raise UserError(
-                f"layer: {self.layer!r} given, but the impressions are inputs of {self.impressions.layer!r}"
-            )
+        layer = self.impressions.layer
+        if self.layer is not None and str(self.layer) != layer:
+            raise UserError(f"layer: got {self.layer!r}, but the impressions are inputs of {layer!r}")
+        self.unlearning = Unlearning(self.method, layer, **{name: getattr(self, name) for name in NUMBERS})
+        for name, value in self.unlearning.numbers.items():
+            setattr(self, name, value)
+        self.seed = check_number("seed", self.seed, whole=True, least=0, below=2**32)
+        check_layer(self.model, self.unlearning.rules, layer)
+        self.forget = check_forget(self.forget, count_classes(self.model))
+        missing = sorted({*self.forget} - {*self.impressions.labels.tolist()})
+        if missing and self.impressions.recipe != "drawn":  # drawn pictures may lack a class
+            raise UserError(f"forget: got {self.forget}, but there are no impressions of {missing}; make them too")
 
-    def unlearn(self, on_step: Callable[[dict], bool | None] | None = None) -> tuple[nn.Module, dict, float]:
-        """Returns (model, history, seconds): a model of the same class, and forget and retain loss of each epoch.
+    def unlearn(self, on_step: OnStep | None = None) -> tuple[nn.Module, dict, float]:
+        """Return (model, history, seconds): a model of the same class, and forget and retain loss of each epoch.
 
         on_step: gets {"epoch", "epochs", "forget_loss", "retain_loss", "model"} after each epoch; False stops.
-        Raises UserError where the learning rate makes the loss run away.
+        Raises UserError where the learning rate makes the loss diverge.
         """
-        begin, history = time.perf_counter(), {"forget_loss": [], "retain_loss": []}
-        if self.method == "mask":
-            return mask(self.model, self.forget), history, time.perf_counter() - begin
-        asked = [parameter.requires_grad for parameter in unwrap(self.model).parameters()]
-        if self.method == "deep":
-            model, rate, epochs = (
-                reinitialised_from(self.model, self.layer, self.seed),
-                self.lr or DEEP["lr"],
-                self.epochs,
-            )
-            steps = self._lessons(model, rate)
-        else:  # eval: batch-norm buffers stay as they are on made-up batches
-            model = copy.deepcopy(unwrap(self.model)).eval()
-            _, tail = split(model, self.layer)
-            optimiser, schedule, epochs = self._optimiser(model, tail)
-            rate, steps = optimiser.defaults["lr"], self._epochs(tail, optimiser, schedule, epochs)
-        limit = math.inf if self.method == "published" else RUNAWAY  # its ascent has no bound
-        for epoch, losses in enumerate(progress(steps, f"unlearning, {self.method}", epochs), 1):
-            for name, loss in zip(history, losses, strict=True):
-                history[name].append(loss)
-            if not all(abs(loss) < limit for loss in losses):
-                raise UserError(f"lr: with {rate} the loss runs away in epoch {epoch}; give a smaller one")
-            state = {"epoch": epoch, "epochs": epochs, "model": model}
-            if on_step is not None and on_step(state | dict(zip(history, losses, strict=True))) is False:
-                break
-        for parameter, flag in zip(model.parameters(), asked, strict=True):
-            parameter.requires_grad_(flag)
-        return model, history, time.perf_counter() - begin
-
-    def _lessons(self, student: nn.Module, rate: float) -> Iterator[tuple[float, float]]:
-        """The epochs of `deep`; the original is its teacher."""
-        numbers = {"lr": rate, "epochs": self.epochs, "batch_size": self.batch_size, "seed": self.seed}
-        numbers |= {"forget_weight": self.forget_weight, "retain_weight": self.retain_weight}
-        log.info(
-            "deep: all before %s is untouched and tells of F what it told; made anew: the features that enter %s",
-            self.layer,
-            join_names(inner_layers(self.model, self.layer)),
+        return unlearn(
+            self.unlearning,
+            self.model,
+            self.impressions,
+            self.forget,
+            layer=self.impressions.layer,
+            seed=self.seed,
+            switches=self.switches,
+            on_step=on_step,
         )
-        if behind := find_uncoded_heads(self.model):
-            log.warning(
-                "deep: more than one tensor enters the last layers; no code is pulled at %s", join_names(behind)
-            )
-        teacher = copy.deepcopy(unwrap(self.model)).eval().requires_grad_(False)
-        trained = [(name, p) for name, p in student.named_parameters() if p.requires_grad and p.dim() > 1]
-        if same := [name for name, p in trained if torch.equal(p, teacher.get_parameter(name))]:
-            log.info("deep: no layer knows how to make anew, and so begins as it was: %s", join_names(same))
-        forget = torch.zeros(run_on_zeros(teacher, teacher).shape[1], dtype=torch.bool, device=get_device(teacher))
-        forget[self.forget] = True
-        return train_student(teacher, student, self.layer, self.impressions.x, forget, **numbers)
-
-    def _optimiser(self, model: nn.Module, tail: nn.Module) -> tuple:
-        """AdamW over the tail alone, its schedule, and the number of epochs; everything else is frozen."""
-        published = self.method == "published"
-        trained = list(tail.parameters())
-        if not published and all(p.dim() > 1 for p in trained) and feasible_inputs(model, self.layer).bounds[0] < 0:
-            log.warning(
-                "layer: from %s on there is no bias, and what enters it may be of either sign, so that no weights keep "
-                "the forget classes down for all of it; pictures of them may still be recognised",
-                self.layer,
-            )
-        if published and not self.switches.weights:
-            trained = [model.get_submodule(self.layer).bias]
-        model.requires_grad_(False)
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        large = sum(parameter.numel() for parameter in trained) > 500_000  # where the update is what costs
-        # no weight decay, which would move what no gradient moves; the published update keeps AdamW's default
-        lr, decay = self.lr or default_learning_rate(tail), 0.01 if published else 0.0
-        layers = [model.get_submodule(name) for name in leaf_layers(model)]
-        head = [layer for layer in layers if any(p.dim() > 1 for p in layer.parameters())][-1]
-        biases = [] if published else [p for p in trained if p is getattr(head, "bias", None)]
-        # a step moves a logit as far through the bias, whose input is 1, as through all n weights of its row
-        faster = [{"params": biases, "lr": lr * head.weight[0].numel()}] if biases else []
-        groups = [{"params": [p for p in trained if p not in {*biases}]}, *faster]
-        optimiser = torch.optim.AdamW(groups, lr=lr, weight_decay=decay, fused=large or None)
-        batches = -(-len(self.impressions.labels) // self.batch_size)
-        if published:
-            return optimiser, None, self.epochs
-        epochs = min(self.epochs, -(-UPDATES // batches))
-        return optimiser, torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, epochs * batches), epochs
-
-    def _epochs(self, tail: nn.Module, optimiser, schedule, epochs: int) -> Iterator[tuple[float, float]]:
-        """Train epoch by epoch; yields each one's mean forget and retain loss."""
-        device = next(tail.parameters()).device
-        x, labels = self.impressions.x.to(device), self.impressions.labels.to(device)
-        with torch.no_grad():
-            original = torch.cat([tail(part) for part in x.split(500)])
-        forget = torch.zeros(original.shape[1], dtype=torch.bool, device=device)
-        forget[self.forget] = True
-        generator = torch.Generator().manual_seed(self.seed)
-        for _ in range(epochs):
-            sums, counts = [0.0, 0.0], [0, 0]
-            for index in self._batches(forget[labels].cpu(), generator):
-                index = index.to(device)
-                losses = batch_losses(
-                    self.method, tail(x[index]), original[index], labels[index], forget, self.switches
-                )
-                loss = sum(w * part for w, part in zip((self.forget_weight, self.retain_weight), losses, strict=True))
-                optimiser.zero_grad()
-                loss.backward()
-                if self.method == "published":
-                    nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], 5)
-                optimiser.step()
-                if schedule is not None:
-                    schedule.step()
-                for i, part in enumerate(losses):
-                    if torch.is_tensor(part):
-                        sums[i], counts[i] = sums[i] + part.item(), counts[i] + 1
-            yield tuple(total / max(count, 1) for total, count in zip(sums, counts, strict=True))
-
-    def _batches(self, is_forget: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-        """Positions of the impressions, in batches: mixed, but for `published` all of F, then all of R."""
-        order = torch.randperm(len(is_forget), generator=generator)
-        if self.method == "published":
-            return [*order[is_forget[order]].split(self.batch_size), *order[~is_forget[order]].split(self.batch_size)]
-        return list(order.split(self.batch_size))
