@@ -181,9 +181,9 @@ def test_a_tail_on_kept_activations_has_the_evaluation_of_the_whole_network(run,
     assert evaluate_tail(masked, "hidden", x, labels, data, FORGET) == evaluate(masked, data, FORGET)
 
 
-@pytest.mark.parametrize("limit, keeps", [(0, True), (evaluation.SMALL, False)])
+@pytest.mark.parametrize("limit, keeps", [(evaluation.KEPT_BYTES, True), (0, False)])
 def test_a_judge_has_the_evaluation_of_the_whole_network(run, monkeypatch, limit, keeps):
-    monkeypatch.setattr(evaluation, "SMALL", limit)
+    monkeypatch.setattr(evaluation, "KEPT_BYTES", limit)
     net = tiny_network(4).eval()
     data = tiny_data()
     judge = Judge.of_original(run, net, data, "hidden")

@@ -16,8 +16,8 @@ import unlearn_lib
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "unlearn_lib"
 ROWS = """
-    common options team store networks zeroshot data training evaluation auditing experiment presets sweep figures
-    panels __main__
+    shell common options processes store networks zeroshot data training evaluation auditing experiment presets sweep
+    figures panels __main__
 """.split()  # from the ground up: a wing uses those before it
 ZERO_SHOT = {"common", "options", "store", "networks"}  # all that unlearning from a model alone may know
 FLOORS = 8

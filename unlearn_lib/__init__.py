@@ -6,6 +6,16 @@ that figures and panels cost nothing where nobody draws.
 """
 
 import importlib
+import os
+import sys
+
+# OpenMP's threads spin for milliseconds while they wait for each other. On a busy machine they wait for a thread that
+# does not run, and training is up to a hundred times slower. So they sleep there, and spin briefly on an idle one.
+# OpenMP reads this when torch is loaded. tests/benchmarks/bench_busy.py measures it.
+if "torch" not in sys.modules and not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] <= os.cpu_count():
+        os.environ["GOMP_SPINCOUNT"] = "4000"  # 0.1 to 0.2 ms in GNU's OpenMP, which PyTorch has on Linux
 
 __version__ = "1.0.0"
 

@@ -40,9 +40,10 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser(argv).parse_args(argv)
     os.environ.setdefault("MPLBACKEND", "Agg")
     from unlearn_lib.common import NotFound, UserError, show_log
-    from unlearn_lib.team import process_group, release_helpers
+    from unlearn_lib.processes import process_group, release_helpers
 
-    if process_group().rank:
+    rank, _ = process_group()
+    if rank:
         from unlearn_lib.training import help_training
 
         help_training()

@@ -39,9 +39,37 @@ class NotFound(UserError, FileNotFoundError):
 
 
 def show_log(stream=None) -> None:
-    """Show what is done and reused, a line each, on `stream` (standard output by default: a notebook's cell)."""
-    log.handlers = [logging.StreamHandler(stream or sys.stdout)]
+    """Show what the program does and reuses, a line each, on `stream`, by default standard output.
+
+    A second call replaces the handler of the first one; other handlers stay. A screen shows no line twice: where the
+    root logger (`logging.basicConfig`) writes it there, this handler does not.
+    """
+    for handler in [*log.handlers]:
+        if handler.name == show_log.__name__:
+            log.removeHandler(handler)
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.name = show_log.__name__
+    handler.addFilter(lambda record: not (_is_screen(handler) and _is_on_screen(record)))
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
+
+
+def _is_screen(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+
+
+def _is_on_screen(record: logging.LogRecord) -> bool:
+    """Return whether the root logger writes the record to a screen."""
+    return log.propagate and any(_is_screen(h) and record.levelno >= h.level for h in logging.root.handlers)
+
+
+def count_threads() -> int | None:
+    """Return the number of threads that $OMP_NUM_THREADS allows; None where it gives no number.
+
+    OpenMP accepts a list, such as `4,2`, with one number a level of nesting. The first one counts here.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) else None
 
 
 def read_text(path: Path, argument: str) -> str:

@@ -5,14 +5,12 @@ specification of all that makes its bits (digests of data and weights, numbers, 
 used again only where the key is the same.
 """
 
-import ctypes
 import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -170,44 +168,6 @@ def read_json(path: Path) -> dict:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"run: {path} cannot be read; --force makes the run anew") from error
-
-
-def replace_folder(new: Path, path: Path) -> None:
-    """Put the finished folder `new` in the place of `path`, so that at no moment there is none.
-
-    Where the system can swap two names (Linux, macOS) it does; elsewhere the old one steps aside first, and
-    `restore_folder` brings it back after a death in between.
-    """
-    with explain_disk_errors(path):
-        if path.is_dir() and not _swap(new, path):
-            path.rename(_aside(path))
-        if not path.is_dir():
-            new.rename(path)
-        _sync(path.parent)
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(_aside(path), ignore_errors=True)
-
-
-def restore_folder(path: Path) -> None:
-    """Bring a folder back that stepped aside for one which never came."""
-    if not path.exists():
-        with suppress(OSError):
-            _aside(path).rename(path)
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
-
-
-def _swap(one: Path, other: Path) -> bool:
-    """Exchange two names in one step; False where the system or the file system cannot."""
-    libc, names = ctypes.CDLL(None), (os.fsencode(one), os.fsencode(other))
-    try:
-        if sys.platform == "darwin":
-            return libc.renamex_np(*names, 2) == 0  # RENAME_SWAP
-        return libc.renameat2(-100, names[0], -100, names[1], 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
-    except AttributeError:
-        return False
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def test_building_an_experiment_builds_no_network_and_reads_no_data(monkeypatch,
 def test_unlearn_finds_a_finished_run_without_a_network_and_without_impressions(monkeypatch, trained, layer):
     version = f"found-{layer}"
     made = trained.unlearn("distill", layer=layer, version=version)
-    forbid(monkeypatch, "unlearn_lib.networks.Run.load_model", "unlearn_lib.experiment.experiment.make_impressions")
+    forbid(monkeypatch, "unlearn_lib.networks.Run.load_model", "unlearn_lib.experiment.experiment.optimise_impressions")
     again = trained.unlearn("distill", layer=layer, version=version)
     assert again.metrics == made.metrics
     assert again.config["layer"] == "fc3"

@@ -177,7 +177,7 @@ def test_of_two_processes_one_trains_the_other_waits_and_takes_over_when_its_own
     first.join()
     assert second.exitcode == 0
     told = (tmp_path / "second").read_text()
-    assert "gone on with after epoch 1" in told and "trained in" in told
+    assert "continued after epoch 1" in told and "trained in" in told
     assert bits(tmp_path / "runs").items() <= bits(whole).items()
 
 
@@ -366,7 +366,7 @@ def test_a_run_is_whole_between_the_two_files_that_new_metrics_change(tmp_path, 
         path.write_text(json.dumps(content))
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("unlearn_lib.networks.writing.write_json", dies_after_the_first)
+        patch.setattr("unlearn_lib.networks.runs.write_json", dies_after_the_first)
         amend_run(run, before | {"audit": {"a": 1}})
     again = open_run(run.path.parent, run.name)
     again.verify()

@@ -6,7 +6,7 @@ from torch import nn
 
 from unlearn_lib import diagnose, make_impressions
 from unlearn_lib.networks import feasible_inputs, split
-from unlearn_lib.zeroshot.carrying import held_out
+from unlearn_lib.zeroshot import make_held_out_inputs
 
 N = 12
 
@@ -78,7 +78,7 @@ def test_impressions_and_held_out_inputs_lie_on_the_surface(way, recipe):
     made = make_impressions(net, "head", samples=10, recipe=recipe)
     assert diagnose(net, made)["infeasible"].max() == 0
     feasible = feasible_inputs(net, "head")
-    for x in held_out(net, "head", [0, 1]):
+    for x in make_held_out_inputs(net, "head", [0, 1]).hard:
         assert not feasible.is_infeasible(x).any()
 
 

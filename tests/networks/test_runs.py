@@ -152,7 +152,7 @@ def test_a_failure_midway_leaves_the_earlier_run_untouched_and_is_a_sentence(run
         with store.explain_disk_errors(path):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unlearn_lib.networks.writing.write_json", full_disk)
+    monkeypatch.setattr("unlearn_lib.networks.runs.write_json", full_disk)
     with pytest.raises(UserError, match="cannot be written .No space left on device."):
         dataclasses.replace(experiment, force=True).train()
     assert {p.name: p.read_bytes() for p in run.path.iterdir()} == before
@@ -324,7 +324,7 @@ def test_classes_that_can_be_gone_through_once_are_those_of_every_variant(runs):
 
 def test_no_training_run_is_made_of_a_loss_that_is_not_finite(runs):
     experiment = Experiment("lenet5", "digits", train_lr=1e6, train_epochs=2, runs_root=runs, version="nan")
-    with pytest.raises(UserError, match="lr: with 1000000.0 the loss is not finite in epoch"):
+    with pytest.raises(UserError, match=r"lr: got 1e\+06"):
         experiment.train()
     with pytest.raises(FileNotFoundError):
         experiment.original()

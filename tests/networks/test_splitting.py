@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn_lib import find_head, split, splittable_layers
-from unlearn_lib.networks import input_shape_of, layer_bounds, shares_weights, trace, tracing
+from unlearn_lib.networks import feasible_inputs, input_shape_of, layer_bounds, shares_weights, trace, tracing
 
 
 class Net(nn.Module):
@@ -183,7 +183,7 @@ def scripted_part():
 
 ALL = ["conv", "mid", "fc"]
 NETWORKS = {
-    "len": (Length, ALL),
+    "len": (Length, ["fc"]),
     "shape": (Unpacked, ALL),
     "product of sizes": (Product, ALL),
     "size as a whole": (WholeSize, ALL),
@@ -271,6 +271,13 @@ def test_a_network_that_cannot_be_traced_has_a_head_whose_weights_are_its_own():
     assert not shares_weights(net, "3")
 
 
+class Tied(Untraced):
+    """Uses its head's weight at its beginning, too."""
+
+    def forward(self, x):
+        return super().forward(x + self[-1].weight.sum())
+
+
 class Softmaxed(Net):
     def forward(self, x):
         y = super().forward(x)
@@ -280,13 +287,17 @@ class Softmaxed(Net):
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (Pair, "model: Pair returns a tuple; one that returns its logits"),
+        (Pair, "model: Pair returns a tuple; expected its logits"),
         (Named, "model: Named returns a dict"),
         (AskingPair, "model: AskingPair returns a tuple"),
-        (lambda: Untraced(nn.Conv2d(3, 5, 8), nn.Flatten()), "Untraced cannot be traced .* ends in an nn.Linear"),
-        (Softmaxed, "Softmaxed cannot be traced .* does not end in fc alone"),
-        (lambda: torch.jit.script(Net()), "model: a scripted network given; the nn.Module that was scripted"),
-        (lambda: nn.DataParallel(Net()), "model: a DataParallel given; the network in it, its .module"),
+        (lambda: Untraced(nn.Conv2d(3, 5, 8), nn.Flatten()), "Untraced cannot be traced .* an nn.Linear at the end"),
+        (Softmaxed, "Softmaxed cannot be traced .* does not end in fc"),
+        (
+            lambda: Tied(nn.Flatten(), nn.Linear(192, 4)),
+            "Tied cannot be traced .* uses the weights of its head 1 earlier",
+        ),
+        (lambda: torch.jit.script(Net()), "model: got a scripted network; expected the nn.Module"),
+        (lambda: nn.DataParallel(Net()), "model: got a DataParallel; expected .* its .module"),
     ],
 )
 def test_a_network_of_another_form_is_refused_with_what_is_accepted(make, sentence):
@@ -301,9 +312,54 @@ def test_a_compiled_network_is_cut_as_the_one_it_was_made_from():
 
 def test_a_network_without_input_shape_is_cut_unless_sizes_cross():
     assert find_head(nn.Sequential(nn.Flatten(), nn.Linear(12, 5))) == "1"
-    net = nn.Sequential(Length())
-    with pytest.raises(ValueError, match="model: Sequential does not tell what it takes; set its input_shape"):
+    net = nn.Sequential(Product())
+    with pytest.raises(ValueError, match="model: Sequential has no input_shape"):
         split(net, "0.mid")
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@torch.no_grad()
+def test_cutting_leaves_the_models_mode_alone_and_gives_parts_in_eval_mode(trains):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, 5))
+    net.input_shape = (3, 8, 8)
+    net.train(trains)
+    net[1].eval()  # a frozen BatchNorm
+    before = [module.training for module in net.modules()]
+    x = torch.randn(4, 3, 8, 8)
+    splittable_layers(net), find_head(net), layer_bounds(net, "4"), input_shape_of(net, "4"), feasible_inputs(net, "4")
+    body, tail = split(net, "1")
+    assert [module.training for module in net.modules()] == before
+    assert torch.equal(tail(body(x)), tail(body(x)))
+    assert torch.equal(tail(body(x)), net.eval()(x))
+
+
+def test_dropout_by_its_function_is_off_in_the_tail_of_a_network_in_training():
+    class Dropping(Net):
+        def forward(self, x):
+            return self.fc(F.dropout(self.mid(self.conv(x)), 0.5, self.training).flatten(1))
+
+    net = Dropping().train()
+    body, tail = split(net, "mid")
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(tail(body(x)), tail(body(x)))
+    assert net.training
+
+
+def test_training_a_tail_trains_the_model():
+    net = Net().train()
+    _, tail = split(net, "fc")
+    with torch.no_grad():
+        for parameter in tail.parameters():
+            parameter.add_(1)
+    assert {id(p) for p in tail.parameters()} == {id(p) for p in net.fc.parameters()}
+
+
+def test_a_layer_may_be_given_as_a_number():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Linear(4, 3))
+    net.input_shape = (3, 2, 2)
+    assert input_shape_of(net, 0) == (3, 2, 2)
+    assert input_shape_of(net, 2) == (4,)
+    assert [node.target for node in split(net, 2)[1].graph.nodes if node.op == "call_module"] == ["2"]
 
 
 class Cosine(nn.Linear):
@@ -334,9 +390,12 @@ def test_the_head_is_found_behind_what_changes_no_logit(net):
         (head_of(head=Cosine(12, 5, bias=False)), "does not end in a linear layer"),
         (
             nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 5, 1), nn.Flatten()),
-            "1 is a convolution, nn.Flatten and",
+            "replace the convolution 1 by nn.Flatten and",
         ),
-        (head_of(head=torch.nn.utils.parametrizations.weight_norm(nn.Linear(12, 5))), "1 is made from others"),
+        (
+            head_of(head=torch.nn.utils.parametrizations.weight_norm(nn.Linear(12, 5))),
+            "its head 1 computes its weight from others",
+        ),
     ],
 )
 def test_another_head_is_refused(net, sentence):
@@ -353,7 +412,7 @@ def test_another_head_is_refused(net, sentence):
         (nn.Sigmoid(), (0, 1)),
         (nn.Hardsigmoid(), (0, 1)),
         (nn.Tanh(), (-1, 1)),
-        (nn.Softmax(1), (0, 1)),
+        (nn.Softmax(1), (-math.inf, math.inf)),
         (nn.GELU(), (-0.1701, math.inf)),
         (nn.SiLU(), (-0.2785, math.inf)),
         (nn.Mish(), (-0.3089, math.inf)),
@@ -378,54 +437,69 @@ def test_what_comes_out_of_a_part_has_its_known_range_and_keeps_to_it(part, boun
     assert low <= y.min() <= y.max() <= high
 
 
-class Arithmetic(nn.Module):
+class Way(nn.Module):
     def __init__(self, way):
         super().__init__()
-        self.conv, self.fc, self.scale = (
-            nn.Conv1d(2, 4, 1),
-            nn.Linear(24, 3),
-            nn.Parameter(torch.tensor([-2.0, 1, 3, 4])),
-        )
-        self.way = way
+        self.conv, self.fc, self.way = nn.Conv1d(2, 4, 1), nn.Linear(24, 3), way
 
     def forward(self, x):
-        return self.fc(self.way(self.conv(x), self.scale.view(4, 1)).flatten(1))
+        return self.fc(self.way(self.conv(x)).flatten(1))
 
 
 @pytest.mark.parametrize(
     "way, bounds",
     [
-        (lambda x, w: x.relu() + 1, (1, math.inf)),
-        (lambda x, w: 1 - x.sigmoid(), (0, 1)),
-        (lambda x, w: x.sigmoid() * w, (-2, 4)),
-        (lambda x, w: torch.cat([x.relu()[:, :2], x.tanh()[:, 2:]], 1), (-1, math.inf)),
-        (lambda x, w: torch.maximum(x.relu(), x.sigmoid()), (0, math.inf)),
-        (lambda x, w: x.relu() * x.mean(2, keepdim=True).sigmoid(), (0, math.inf)),
-        (lambda x, w: x * x, (0, math.inf)),
-        (lambda x, w: F.hardtanh(x).mean(2, keepdim=True).expand(-1, -1, 6), (-1, 1)),
-        (lambda x, w: x.clamp(min=-1) / 4, (-0.25, math.inf)),
-        (lambda x, w: x.clamp(-1, 2).permute(0, 2, 1).contiguous().clone().reshape(-1, 24), (-1, 2)),
-        (lambda x, w: x.relu().sum(2, keepdim=True).expand(-1, -1, 6), (0, math.inf)),
-        (lambda x, w: x * torch.sigmoid(x), (-0.2785, math.inf)),
-        (lambda x, w: torch.sigmoid(x) * x, (-0.2785, math.inf)),
-        (lambda x, w: torch.add(x.sigmoid(), x.sigmoid(), alpha=3), (-math.inf, math.inf)),
-        (lambda x, w: torch.div(x.sigmoid() - 0.3, 0.5, rounding_mode="floor"), (-math.inf, math.inf)),
-        (lambda x, w: x.relu().max(2, keepdim=True)[0].expand(-1, -1, 6), (0, math.inf)),
-        (lambda x, w: F.dropout(x.sigmoid()), (0, math.inf)),
-        (lambda x, w: F.dropout(x.sigmoid(), training=False), (0, 1)),
-        (lambda x, w: F.pad(x.sigmoid()[..., :4], (1, 1), value=-3.0), (-math.inf, math.inf)),
+        (lambda x: torch.cat([x.relu()[:, :2], x.tanh()[:, 2:]], 1), (-1, math.inf)),
+        (lambda x: torch.maximum(x.relu(), x.sigmoid()), (0, math.inf)),
+        (lambda x: F.hardtanh(x).mean(2, keepdim=True).expand(-1, -1, 6), (-1, 1)),
+        (lambda x: x.clamp(-1, 2).permute(0, 2, 1).contiguous().clone().reshape(-1, 24), (-1, 2)),
+        (lambda x: F.avg_pool1d(x.sigmoid(), 3, 1, 1), (0, 1)),
+        (lambda x: F.dropout(x.sigmoid(), training=False), (0, 1)),
+        (lambda x: F.dropout(x.sigmoid(), 0.5, True), (-math.inf, math.inf)),
+        (lambda x: x.relu().max(2, keepdim=True)[0].expand(-1, -1, 6), (-math.inf, math.inf)),
+        (lambda x: x.tanh().max(2, keepdim=True)[1].expand(-1, -1, 6).float(), (-math.inf, math.inf)),
+        (lambda x: x.sigmoid() + x.sigmoid(), (-math.inf, math.inf)),
+        (lambda x: F.pad(x.sigmoid()[..., :4], (1, 1), value=-3.0), (-math.inf, math.inf)),
+        (lambda x: F.avg_pool2d(x.sigmoid(), 1, 1, 0, False, True, 3) * 3, (-math.inf, math.inf)),
+        (lambda x: F.avg_pool2d(x.sigmoid(), 3, 1, 1, divisor_override=1), (-math.inf, math.inf)),
     ],
 )
 @torch.no_grad()
-def test_ranges_follow_arithmetic(way, bounds):
-    net = Arithmetic(way).eval()
+def test_activations_and_reshaping_carry_a_range_on_and_other_operations_end_it(way, bounds):
+    net = Way(way).eval()
     low, high = layer_bounds(net, "fc")
     assert (low, high) == pytest.approx(bounds)
     y = split(net, "fc")[0](5 * torch.randn(50, 2, 6))
     assert low <= y.min() <= y.max() <= high
 
 
-class Overwriting(Arithmetic):
+def test_an_average_pooling_with_a_divisor_leaves_the_range():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.Sigmoid(), nn.AvgPool2d(2, divisor_override=1), nn.Flatten())
+    net.add_module("fc", nn.Linear(8, 3))
+    x = torch.rand(5, 1, 4, 4)
+    assert split(net.eval(), "fc")[0](x).max() > 1
+    assert layer_bounds(net, "fc") == (-math.inf, math.inf)
+
+
+def write_through_a_view(net, y):
+    y.view(-1)[:7].sub_(3)
+
+
+def write_with_out(net, y):
+    torch.sub(y, 3, out=y)
+
+
+WRITERS = [
+    lambda net, y: net.act(y),
+    lambda net, y: F.hardtanh(y, 2, 3, inplace=True),
+    lambda net, y: F.hardtanh(y, 2, 3, True),
+    lambda net, y: y.mul_(-1),
+    write_through_a_view,
+    write_with_out,
+]
+
+
+class Overwriting(Way):
     def __init__(self, way):
         super().__init__(way)
         self.act = nn.Hardtanh(2, 3, inplace=True)
@@ -436,12 +510,14 @@ class Overwriting(Arithmetic):
         return self.fc(y.flatten(1))
 
 
-@pytest.mark.parametrize("way", [lambda net, y: net.act(y), lambda net, y: F.hardtanh(y, 2, 3, inplace=True)])
+@pytest.mark.parametrize("way", WRITERS)
 @torch.no_grad()
-def test_what_is_written_over_has_no_bounds_of_before(way):
+def test_what_writes_over_a_value_or_over_a_view_of_it_widens_its_bounds(way):
     net = Overwriting(way).eval()
-    assert split(net, "fc")[0](torch.randn(5, 2, 6)).min() >= 2
-    assert layer_bounds(net, "fc") == (-math.inf, math.inf)
+    entering = split(net, "fc")[0](torch.randn(5, 2, 6))
+    low, high = layer_bounds(net, "fc")
+    assert entering.min() < 0 or entering.max() > 1
+    assert low <= entering.min() <= entering.max() <= high
 
 
 class Keeping(Net):

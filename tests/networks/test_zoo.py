@@ -5,7 +5,17 @@ import torch
 from torch import nn
 
 from unlearn_lib import find_head, make_model, pick_device, split, splittable_layers
-from unlearn_lib.networks import find_framing, input_shape_of, layer_bounds, model_code, takes_pixels
+from unlearn_lib.networks import (
+    Framing,
+    check_model_name,
+    find_framing,
+    input_shape,
+    input_shape_of,
+    layer_bounds,
+    model_code,
+    takes_pixels,
+    zoo,
+)
 
 LENET5 = ["conv1", "pool1", "conv2", "pool2", "flatten", "fc1", "fc2", "fc3"]
 KARPATHYNET = ["conv11", "conv12", "pool1", "conv21", "conv22", "pool2", "conv31", "conv32", "pool3", "flatten", "fc1"]
@@ -37,12 +47,14 @@ def test_an_in_place_relu_in_the_tail_leaves_cached_activations_alone():
 
 
 def test_a_layer_where_two_tensors_cross_is_refused_with_those_that_work():
-    with pytest.raises(ValueError, match=r"layer: 'layer1.0.conv2' given \(more than one tensor.*accepted: .*layer1.0"):
+    with pytest.raises(
+        ValueError, match=r"layer: got 'layer1.0.conv2' \(more than one tensor.*expected one of .*layer1.0"
+    ):
         split(make_model("resnet18", 10), "layer1.0.conv2")
 
 
 def test_an_unknown_layer_is_refused():
-    with pytest.raises(ValueError, match="layer: 'fc9' given .*accepted: input, conv1"):
+    with pytest.raises(ValueError, match="layer: got 'fc9' .*expected one of input, conv1"):
         split(make_model("lenet5", 10), "fc9")
 
 
@@ -125,16 +137,17 @@ def test_dropout_acts_in_training_only_and_reaches_torchvisions_layers():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"name": "lenet6"}, "model: 'lenet6' given"),
-        ({"name": "lenet5", "dropout": 1.0}, "dropout: 1.0 given"),
-        ({"name": "lenet5", "size": 64}, "size: 64 given; lenet5 takes 28"),
+        ({"name": "lenet6"}, "model: got 'lenet6'"),
+        ({"name": "lenet5", "dropout": 1.0}, "dropout: got 1.0"),
+        ({"name": "lenet5", "size": 64}, "size: got 64; lenet5 takes 28"),
         ({"name": "alexnet", "size": 16}, "size: alexnet does not take"),
         ({"name": "resnet18", "dropout": 0.5}, "has no dropout layer"),
-        ({"name": "timm/resnet1"}, "model: 'timm/resnet1' given; timm has .*resnet"),
+        ({"name": "timm/resnet1"}, "model: got 'timm/resnet1'; timm has .*resnet"),
         ({"name": "no_such_place:net"}, "model: no_such_place:net makes no network \\(ModuleNotFoundError"),
+        ({"name": "no such place:net"}, "model: got 'no such place:net'"),
         ({"name": "torch.nn:no_such"}, "makes no network \\(AttributeError"),
         ({"name": "torch.nn:Linear"}, "makes no network \\(TypeError"),
-        ({"name": "collections:Counter"}, "returns a Counter; a function that returns an nn.Module"),
+        ({"name": "collections:Counter"}, "returns a Counter; expected a function"),
     ],
 )
 def test_a_model_that_cannot_be_made_is_refused(arguments, message):
@@ -165,6 +178,22 @@ def framed():
     model.input_shape, model.framing = (1, 32, 32), {"resize": 40}
     return model
 
+class Broken(nn.Linear):
+    input_shape = (1, 4, 4)
+    def __init__(self, num_classes):
+        super().__init__(16, num_classes)
+    def forward(self, x):
+        return super().forward(x.flatten(1)) + self.scale
+
+class Greedy(Broken):
+    def forward(self, x):
+        raise MemoryError("too much")
+
+def badly_framed():
+    model = fixed()
+    model.framing = {"resizing": 40}
+    return model
+
 class Pair(nn.Linear):
     input_shape = (1, 4, 4)
     def __init__(self, num_classes):
@@ -193,15 +222,15 @@ def test_its_preprocessing_travels_with_it(here):
     framing = find_framing(f"{here}:flexible", None, 24)
     assert (framing.shape, framing.resize, framing.mean) == ((3, 24, 24), 20, (0.5,) * 3)
     assert framing.plain()["interpolation"] == "bicubic"
-    assert find_framing(f"{here}:fixed", None) is None
+    assert find_framing(f"{here}:fixed", None) == Framing((1, 64, 64))
     assert find_framing(f"{here}:framed", None).resize == 40
     assert find_framing(f"{here}:framed", None, 16).resize == 20
 
 
 def test_a_network_with_other_outputs_than_classes_is_refused(here):
-    with pytest.raises(ValueError, match="fixed has 6 outputs; 10 are wanted, one a class"):
+    with pytest.raises(ValueError, match="fixed has 6 outputs; expected 10"):
         make_model(f"{here}:fixed", 10)
-    with pytest.raises(ValueError, match="model: Pair returns a tuple"):
+    with pytest.raises(ValueError, match="Pair returns a tuple"):
         make_model(f"{here}:Pair", 10)
 
 
@@ -224,7 +253,7 @@ def test_timm_networks_tell_their_size_and_preprocessing():
 
 def test_absent_timm_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match="timm/resnet18 given, but timm is not installed; pip install timm"):
+    with pytest.raises(ValueError, match="timm/resnet18, but timm is not installed; pip install timm"):
         make_model("timm/resnet18", 5)
 
 
@@ -243,3 +272,61 @@ def test_a_networks_name_in_a_folders_name():
         "pkg.mod_make",
         "resnet18",
     ]
+
+
+@pytest.mark.parametrize(
+    "name, size",
+    [
+        ("lenet5", None),
+        ("karpathynet", None),
+        ("resnet18", None),
+        ("resnet18", 96),
+        ("efficientnet_lite0", None),
+        ("timm/resnet18", None),
+        ("timm/vit_tiny_patch16_224", None),
+    ],
+)
+def test_the_shape_of_a_networks_pictures_is_known_without_building_it(name, size, monkeypatch):
+    shape = make_model(name, 4, size=size).input_shape
+    monkeypatch.setattr(zoo, "_build", None)
+    assert input_shape(name, size) == find_framing(name, None, size).shape == shape
+
+
+def test_the_shape_of_a_users_network_is_its_own(here):
+    assert input_shape(f"{here}:framed") == (1, 32, 32)
+    assert input_shape(f"{here}:framed", 16) == (1, 16, 16)
+
+
+def test_a_size_that_a_network_does_not_take_is_refused_without_building_it():
+    with pytest.raises(ValueError, match="size: got 64; lenet5 takes 28"):
+        find_framing("lenet5", None, 64)
+    with pytest.raises(ValueError, match="size: got 0"):
+        input_shape("resnet18", 0)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet18", "timm/resnet18", "no_such_place:net"])
+def test_a_known_name_passes(name):
+    check_model_name(name)
+
+
+@pytest.mark.parametrize("name", ["lenet6", "timm/resnet1", "place:", ":net", "a b:net"])
+def test_an_unknown_name_is_refused(name):
+    with pytest.raises(ValueError, match="model: got"):
+        check_model_name(name)
+
+
+def test_an_error_in_a_network_is_reported_as_it_is(here):
+    with pytest.raises(ValueError, match="Broken fails on a picture .AttributeError: .*scale") as raised:
+        make_model(f"{here}:Broken", 3)
+    assert "224" not in str(raised.value)
+    with pytest.raises(MemoryError, match="too much"):
+        make_model(f"{here}:Greedy", 3)
+
+
+def test_a_wrong_framing_is_refused(here):
+    with pytest.raises(ValueError, match="framing of .*badly_framed is .*resizing"):
+        find_framing(f"{here}:badly_framed", None)
+
+
+def test_nothing_is_written_onto_a_users_network_but_its_shape(here):
+    assert set(vars(make_model(f"{here}:fixed", 6))) - set(vars(nn.Sequential())) == {"input_shape"}

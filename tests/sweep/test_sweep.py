@@ -169,7 +169,7 @@ def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swep
 def test_a_training_that_fails_is_the_sentence_of_all_its_points(tmp_path, client):
     rows = run_sweep(GRID | {"train_lr": [1e6], "seed": [0]}, client=client, runs_root=tmp_path)
     assert set(rows["status"]) == {"failed"}
-    assert rows["error"].str.contains("the loss is not finite").all()
+    assert rows["error"].str.startswith("lr: got 1e+06").all()
 
 
 def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept):
@@ -196,8 +196,8 @@ def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
         ("default", "default", "0.5"),
     ]
     assert board["n"].tolist() == [1, 1, 1, 1]
-    legend = plot_leaderboard(board, "unlearned_forget_accuracy", "title").axes[0].get_legend()
-    names = [text.get_text() for text in legend.get_texts()]
+    axis = plot_leaderboard(board, "unlearned_forget_accuracy", "title").axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
     assert names == ["distill", "distill, layer conv2, epochs 40", "distill, layer conv2, epochs 20", "distill, lr 0.5"]
 
 
@@ -214,19 +214,6 @@ def test_a_run_that_two_points_name_counts_once():
     rows = [row | {"run": r, "forget": f, "unlearned_retain_accuracy": share} for r, (f, share) in runs.items()]
     board = leaderboard(pd.DataFrame([*rows, rows[0] | {"forget": "1"}]), "unlearned_retain_accuracy")
     assert (board["RA"].item(), board["n"].item()) == (pytest.approx(0.7), 2)
-
-
-def test_settings_of_one_value_stand_side_by_side_on_the_leaderboard():
-    board = pd.DataFrame({"RA": [0.9, 0.9, 0.5], "RA_std": 0.01, "FA": 0.0, "FA_std": 0.0})
-    methods = [("lenet5", "digits", method) for method in ("mask", "distill", "neggrad+")]
-    board.index = pd.MultiIndex.from_tuples(methods, names=["model", "data", "method"])
-    figure = plot_leaderboard(board, "FA", "title")
-    figure.canvas.draw()
-    marks = [container.lines[0] for container in figure.axes[0].containers]
-    places = [mark.get_transform().transform(mark.get_xydata())[0] for mark in marks]
-    assert all(figure.axes[0].get_window_extent().contains(*place) for place in places)
-    assert places[1][0] - places[0][0] == pytest.approx(14 * figure.dpi / 72)
-    assert places[2][0] - places[1][0] == pytest.approx(14 * figure.dpi / 72)
 
 
 def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):

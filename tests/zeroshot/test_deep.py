@@ -1,4 +1,4 @@
-"""Drawn pictures, and the student that learns from them with features that tell nothing of F."""
+"""The student that learns from drawn pictures, with features that reveal nothing of F."""
 
 import copy
 from collections import OrderedDict
@@ -12,7 +12,6 @@ from torchvision.models import VisionTransformer
 from unlearn_lib import (
     ZeroShotUnlearner,
     deep_layer,
-    draw_pictures,
     evaluate,
     fit,
     make_impressions,
@@ -49,52 +48,18 @@ def student(net, drawn):
     return ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=15, batch_size=32).unlearn()
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 20, 31), (4, 9, 9)])
-def test_drawn_pictures_come_from_their_seed_alone(shape):
-    first, again, more, other = (draw_pictures(n, shape, seed) for n, seed in ((7, 3), (7, 3), (12, 3), (7, 4)))
-    assert first.shape == (7, *shape) and first.dtype == torch.uint8
-    assert torch.equal(first, again) and torch.equal(first, more[:7])
-    assert not torch.equal(first, other)
-    assert len(first.flatten(1).unique(dim=0)) == 7
-
-
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_drawn_pictures_use_the_whole_range_and_are_neither_flat_nor_noise(shape):
-    x = draw_pictures(300, shape).float() / 255
-    assert x.min() < 0.05 and x.max() > 0.95
-    assert (x.flatten(1).std(1) > 0.02).all()
-    neighbours = (x[..., 1:] - x[..., :-1]).square().mean() / (2 * x.flatten(1).var(1).mean())
-    assert neighbours < 0.5  # independent pixels would differ by 1
-
-
-def test_what_enters_a_layer_for_drawn_pictures_has_every_class_and_the_networks_answers(net, drawn):
-    assert drawn.layer == "hidden" and drawn.x.shape[1:] == (64,)
-    assert torch.equal(drawn.labels, drawn.labels.sort().values)
-    with torch.no_grad():
-        answers = net.head(net.act(net.hidden(drawn.x))).argmax(1)
-    assert (answers == drawn.labels).float().mean() > 0.999
-    assert drawn.labels.bincount(minlength=4).min() > 0.05 * len(drawn.labels)
-
-
-def test_drawing_wants_to_know_the_range_of_pixels(net):
-    blind = copy.deepcopy(net)
-    del blind.input_range
-    with pytest.raises(UserError, match="input_range"):
-        make_impressions(blind, "hidden", recipe="drawn", samples=1)
-
-
-def test_the_student_forgets_and_keeps_the_other_answers(student, net, data):
+def test_student_forgets_and_keeps_the_other_answers(student, net, data):
     masked, deep = (evaluate(m, data, FORGET) for m in (mask(net, FORGET), student[0]))
     assert deep["forget_accuracy"] <= 0.01
     assert deep["retain_accuracy"] >= masked["retain_accuracy"] - 0.08
 
 
-def test_its_features_tell_less_of_the_forget_class_than_the_masks(student, net, data):
+def test_student_features_reveal_less_of_the_forget_class_than_the_masks(student, net, data):
     before, after = (probe_forget_classes(m, data, FORGET, "head", samples=40) for m in (mask(net, FORGET), student[0]))
     assert after < before - 0.05
 
 
-def test_all_before_the_layer_keeps_its_bits_and_all_behind_it_is_new(student, net, drawn):
+def test_student_keeps_the_bits_before_the_layer_alone(student, net, drawn):
     old, new = net.state_dict(), student[0].state_dict()
     same = {name.partition(".")[0] for name in old if torch.equal(old[name], new[name])}
     assert same == {"conv", "norm"}
@@ -105,22 +70,17 @@ def test_all_before_the_layer_keeps_its_bits_and_all_behind_it_is_new(student, n
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
 
 
-def test_every_method_takes_drawn_pictures(net, drawn, data):
-    for method in ("neggrad+", "distill"):
-        unlearned, _, _ = ZeroShotUnlearner(net, drawn, FORGET, method=method).unlearn()
-        assert evaluate(unlearned, data, FORGET)["forget_accuracy"] <= 0.05
-
-
-def test_a_class_owns_as_many_features_as_any_other_and_the_forget_class_none(net, drawn):
+def test_make_codes_gives_each_retain_class_equally_many_features_and_the_forget_class_none(net, drawn):
     forget = torch.tensor([False, True, False, False])
-    (code, size) = make_codes(net, "hidden", drawn.x, forget)["head"]
+    x = drawn.x[:1000]
+    code, size = make_codes(net, "hidden", x, forget)["head"]
     assert code.sum(1).tolist() == [5, 0, 5, 5] and code.sum(0).max() == 1
     with torch.no_grad():
-        h = net.act(net.hidden(drawn.x[:1000]))
+        h = net.act(net.hidden(x))
     assert size == pytest.approx((3 * h.square().mean()).sqrt().item(), rel=1e-4)
 
 
-def test_the_pull_is_none_at_the_code_and_less_where_the_original_sees_no_forget_class():
+def test_code_loss_is_zero_at_the_code_and_weaker_where_the_original_sees_no_forget_class():
     code, q = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0], [0, 1.0, 0, 0]]), torch.tensor([[0.25, 0, 0.75]])
     assert code_loss(3 * q @ code, q, torch.ones(1), 0.4, code, 3.0) == 0
     off = 3 * (q @ code + torch.tensor([[0, 0, 1.0, 0]]))
@@ -128,20 +88,20 @@ def test_the_pull_is_none_at_the_code_and_less_where_the_original_sees_no_forget
     assert code_loss(off, q, torch.zeros(1), 0.4, code, 3.0).item() == pytest.approx(0.4 * 2 * 1 / 4)
 
 
-def test_the_hinge_keeps_the_forget_class_two_below_all_others():
+def test_hinge_loss_is_zero_two_below_all_others():
     forget = torch.tensor([False, True, False])
     assert hinge_loss(torch.tensor([[1.0, -1.0, 5.0]]), forget) == 0
     assert hinge_loss(torch.tensor([[1.0, 0.0, 5.0]]), forget) == 1
 
 
-def test_without_the_code_the_features_tell_more(net, drawn, data, student):
+def test_student_features_reveal_more_without_the_code(net, drawn, data, student):
     numbers = {"method": "deep", "epochs": 15, "batch_size": 32}
     free, _, _ = ZeroShotUnlearner(net, drawn, FORGET, **numbers, forget_weight=0.0).unlearn()
     probes = [probe_forget_classes(m, data, FORGET, "head", samples=40) for m in (free, student[0])]
     assert probes[1] < probes[0]
 
 
-def test_deep_begins_three_layers_from_the_end_and_never_at_the_head(net, drawn):
+def test_deep_layer_is_the_third_from_the_end_and_never_the_head(net, drawn):
     assert deep_layer(net) == "conv" and inner_layers(net, "conv") == ["hidden", "head"]
     assert inner_layers(net, "hidden") == ["head"]
     for layer in ("head", "act"):
@@ -153,7 +113,7 @@ def test_deep_begins_three_layers_from_the_end_and_never_at_the_head(net, drawn)
 @pytest.mark.parametrize(
     "layer, inner", [("input", ["hidden", "head"]), ("norm", ["hidden", "head"]), ("relu", ["head"])]
 )
-def test_deep_begins_at_pixels_and_at_layers_without_weights_too(net, layer, inner):
+def test_inner_layers_from_pixels_and_from_layers_without_weights(net, layer, inner):
     assert inner_layers(net, layer) == inner
     drawn = make_impressions(net, layer, recipe="drawn", samples=1)
     history = ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=1).unlearn()[1]
@@ -185,7 +145,7 @@ class TwoHeads(nn.Module):
 
 
 @pytest.mark.parametrize("act", [nn.Sequential(), nn.Tanh()])
-def test_a_head_whose_input_no_code_is_pulled_at_is_named(net, caplog, act):
+def test_a_head_without_a_code_is_named(net, caplog, act):
     two = TwoHeads(copy.deepcopy(net), act)
     x = Impressions("body.conv", torch.rand(3, 1, 8, 8), torch.arange(3), "drawn", 0.0)
     ZeroShotUnlearner(two, x, FORGET, method="deep", epochs=1).unlearn()
@@ -200,7 +160,7 @@ class OwnNorm(nn.BatchNorm1d):
     """The same for a norm."""
 
 
-def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
+def test_custom_layers_are_reinitialised_and_have_codes():
     parts = {"conv": nn.Conv2d(1, 4, 3), "flat": nn.Flatten(), "hidden": OwnLinear(144, 9, bias=False)}
     net = nn.Sequential(OrderedDict(parts | {"norm": OwnNorm(9), "act": nn.ReLU(), "head": OwnLinear(9, 3)})).eval()
     net.input_shape, x = (1, 8, 8), torch.rand(20, 144)
@@ -214,7 +174,7 @@ def test_layers_of_ones_own_kind_are_made_anew_and_their_features_are_pulled():
     assert code.shape == (3, 9)
 
 
-def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
+def test_attention_is_reinitialised_and_parameters_without_a_layer_are_named(caplog):
     net = VisionTransformer(16, 16, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=32, num_classes=3).eval()
     net.input_shape = (3, 16, 16)
     student = reinitialised_from(net, "conv_proj", 1)
@@ -227,7 +187,7 @@ def test_attention_is_made_anew_and_what_no_layer_makes_is_named(caplog):
     assert "begins as it was: class_token, encoder.pos_embedding" in caplog.text
 
 
-def test_a_student_starts_from_its_seed(net, drawn):
+def test_reinitialised_from_and_train_student_depend_on_their_seed(net, drawn):
     one, again, other = (reinitialised_from(net, "hidden", seed).head.weight for seed in (0, 0, 1))
     assert torch.equal(one, again) and not torch.equal(one, other)
     forget = torch.tensor([False, True, False, False])

@@ -20,9 +20,8 @@ from unlearn_lib import (
     retain_mass_loss,
 )
 from unlearn_lib.common import UserError
-from unlearn_lib.networks import shares_weights, split
-from unlearn_lib.zeroshot import METHODS, Impressions, Switches, Unlearning, carry_over, carrying, describe_carry_over
-from unlearn_lib.zeroshot.carrying import held_out
+from unlearn_lib.networks import shares_weights
+from unlearn_lib.zeroshot import METHODS, Impressions, Switches, Unlearning
 from unlearn_lib.zeroshot.methods import default_learning_rate, published_losses
 
 FORGET = [1, 2, 3, 4]
@@ -316,39 +315,6 @@ def test_many_impressions_end_after_six_hundred_updates(model):
     assert len(history["forget_loss"]) == 2  # of 500 updates each
 
 
-def test_a_network_that_forgot_nothing_is_warned_of_and_the_mask_is_not(model):
-    untouched, masked = (carry_over(model, net, "fc3", FORGET) for net in (model, mask(model, FORGET)))
-    assert untouched == {"forget_mass": 1.0, "retain_agreement": 1.0}
-    assert masked == {"forget_mass": 0.0, "retain_agreement": 1.0}
-    assert not describe_carry_over(untouched)[0]
-    assert describe_carry_over(masked)[0]
-
-
-def test_a_network_that_answers_retain_inputs_otherwise_is_warned_of(model):
-    broken = mask(model, FORGET)
-    with torch.no_grad():
-        broken.fc3.bias[0] = 1e3
-    shares = carry_over(model, broken, "fc3", FORGET)
-    assert shares["forget_mass"] == 0
-    assert shares["retain_agreement"] < 0.6
-    assert not describe_carry_over(shares)[0]
-
-
-def test_unlearning_that_was_too_short_does_not_carry_over_though_the_default_does(model, impressions):
-    shares = []
-    for numbers in ({}, {"lr": 1e-4, "epochs": 5}):
-        unlearned, _, _ = ZeroShotUnlearner(model, impressions, FORGET, **numbers).unlearn()
-        shares.append(carry_over(model, unlearned, "fc3", FORGET))
-    assert [describe_carry_over(share)[0] for share in shares] == [True, False]
-
-
-@pytest.mark.parametrize("layer", ["fc2", "conv2"])
-def test_carry_over_asks_at_the_layer_that_was_unlearned_from(model, layer):
-    shares = carry_over(model, mask(model, FORGET), layer, FORGET)
-    assert shares["forget_mass"] == 0
-    assert shares["retain_agreement"] == 1
-
-
 def common_features(bias=True):
     """A network whose features have much in common for all pictures: its first layer's bias outweighs the picture."""
     torch.manual_seed(0)
@@ -356,21 +322,6 @@ def common_features(bias=True):
     nn.init.normal_(net[1].bias, std=2.0)
     net.input_shape, net.input_range = (1, 8, 8), (-1.0, 1.0)
     return net
-
-
-@pytest.mark.parametrize("told", [True, False])
-def test_a_network_that_gives_f_what_all_pictures_have_in_common_is_warned_of(told):
-    net = common_features()
-    spoiled = mask(net, [0, 1])
-    with torch.no_grad():
-        common = net[:3](torch.zeros(1, *net.input_shape))[0]
-        spoiled[3].weight[0], spoiled[3].bias[0] = 100 * common, -50 * common.square().sum()
-    if not told:
-        del net.input_range
-    assert describe_carry_over(carry_over(net, mask(net, [0, 1]), "3", [0, 1]))[0]
-    assert not describe_carry_over(carry_over(net, spoiled, "3", [0, 1]))[0]
-    kept = [split(net, "3")[1](x).argmax(1) == split(spoiled, "3")[1](x).argmax(1) for x in held_out(net, "3", [0, 1])]
-    assert all(same.float().mean() > 0.4 for same in kept)  # nearly all of R, about half of the inputs
 
 
 @pytest.mark.parametrize(("bias", "lines"), [(True, 0), (False, 1)])
@@ -414,10 +365,6 @@ def test_the_head_alone_has_a_faster_bias_whatever_its_weight_is_made_of(layer, 
     assert moved[0] == pytest.approx(1e-4 if layer == "1" else 0.0, rel=0.01)
 
 
-def test_what_cannot_be_told_is_no_pass():
-    assert not describe_carry_over({"forget_mass": None, "retain_agreement": 1.0})[0]
-
-
 def test_the_proses_signs_are_the_published_ones_turned_round():
     z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
     forget = torch.tensor([True, False, False, True])
@@ -425,61 +372,6 @@ def test_the_proses_signs_are_the_published_ones_turned_round():
     published, prose = ([loss(z, z, y, forget) for loss in pair] for pair in losses)
     assert published[0] > 0 > published[1]
     assert [-loss for loss in published] == prose
-
-
-def test_hard_inputs_come_from_the_seed_alone(model):
-    first = held_out(model, "fc3", FORGET)
-    torch.rand(7)
-    assert all(torch.equal(*pair) for pair in zip(first, held_out(model, "fc3", FORGET), strict=True))
-    assert not torch.equal(first[0], held_out(model, "fc3", FORGET, seed=1)[0])
-
-
-@pytest.mark.parametrize("few, told", [(19, None), (20, 1.0)])
-def test_a_share_of_few_drawn_pictures_is_not_told(model, monkeypatch, few, told):
-    like = {"samples": 25, "recipe": "calibrated"}
-    retained, forgotten = (make_impressions(model, "fc3", classes=[c], **like).x for c in (0, 1))
-    monkeypatch.setattr(carrying, "_asked", lambda *given: [retained, torch.cat([retained, forgotten[:few]])])
-    assert carry_over(model, model, "fc3", [1]) == {"forget_mass": told, "retain_agreement": 1.0}
-
-
-def test_hard_inputs_are_made_once_for_all_methods_and_anew_for_another_network_or_forget_set(model, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        carrying, "held_out", lambda *given, made=carrying.held_out: asked.append(given) or made(*given)
-    )
-    masked = mask(model, [1, 2])
-    first = carry_over(model, masked, "fc3", [1, 2])
-    assert carry_over(copy.deepcopy(model), masked, "fc3", [2, 1]) == first
-    assert len(asked) == 1
-    carry_over(model, masked, "fc3", [1, 2], seed=1)
-    carry_over(model, masked, "fc3", [1], seed=1)
-    with torch.no_grad():
-        model.fc3.weight[0] += 0.1
-    carry_over(model, masked, "fc3", [1], seed=1)
-    assert len(asked) == 4
-
-
-def test_hard_inputs_of_one_network_at_two_sizes_are_not_taken_for_each_other():
-    tail = [nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
-    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), *tail)
-    for side in (8, 12):
-        net.input_shape = (1, side, side)
-        assert carrying._asked(net, "2", [1], seed=0)[0].shape[1:] == (4, side, side)
-
-
-class Tempered(nn.Sequential):
-    temperature = 1.0
-
-    def forward(self, x):
-        return super().forward(x) / self.temperature
-
-
-def test_hard_inputs_of_a_network_at_two_temperatures_are_not_taken_for_each_other():
-    net = Tempered(nn.Flatten(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
-    net.input_shape = (1, 2, 4)
-    cold = carrying._asked(net, "3", [1], seed=0)
-    net.temperature = 0.1
-    assert not torch.equal(carrying._asked(net, "3", [1], seed=0)[0], cold[0])
 
 
 def test_weights_that_are_used_before_and_behind_the_layer_are_refused():

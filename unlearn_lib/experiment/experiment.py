@@ -17,9 +17,8 @@ from torch import nn
 from unlearn_lib import networks
 from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
 from unlearn_lib.data import NAMES, Data, data_name, load_data
-from unlearn_lib.evaluation import evaluate, score
+from unlearn_lib.evaluation import Judge, evaluate, score
 from unlearn_lib.experiment.steps import (
-    Judge,
     Stopped,
     Unlearned,
     log_accuracy,
@@ -36,8 +35,8 @@ from unlearn_lib.zeroshot import (
     Impressions,
     Unlearning,
     carry_over,
-    check_impressions,
-    make_impressions,
+    check_recipe,
+    optimise_impressions,
     unlearn,
 )
 
@@ -335,7 +334,7 @@ class Experiment:
         on_step: Callable | None = None,
     ) -> Impressions:
         """Return impressions of every class of the original at a layer, from its run folder where they are there."""
-        check_impressions(model, layer, asked.samples, asked.recipe, steps)
+        check_recipe(model, layer, asked.recipe)
         path = original.path / f"impressions-{layer}-{asked.recipe}.safetensors"
         numbers = {"samples": asked.samples, "recipe": asked.recipe, "steps": steps, "seed": self.seed}
         key = {
@@ -348,7 +347,7 @@ class Experiment:
             key["memory"] = self.memory
 
         def make() -> tuple[dict, dict]:
-            made = make_impressions(model, layer, **numbers, memory=round(self.memory * 2**20), on_step=on_step)
+            made = optimise_impressions(model, layer, **numbers, memory=round(self.memory * 2**20), on_step=on_step)
             log.info("impressions at %s, %s: %s made in %.1f s", layer, asked.recipe, f"{len(made.x):,}", made.seconds)
             return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
 

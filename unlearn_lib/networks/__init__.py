@@ -6,6 +6,7 @@ from unlearn_lib.networks.feasible import Feasible, feasible_inputs
 from unlearn_lib.networks.probing import find_memory_format, run_on_zeros, unwrap, zero_pictures
 from unlearn_lib.networks.runs import (
     Run,
+    amend_run,
     check_run,
     class_code,
     code_digest,
@@ -16,6 +17,7 @@ from unlearn_lib.networks.runs import (
     run_name,
     run_names,
     runs_root,
+    write_run,
 )
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
 from unlearn_lib.networks.splitting import (
@@ -28,5 +30,4 @@ from unlearn_lib.networks.splitting import (
 )
 from unlearn_lib.networks.tracing import trace, traced_once
 from unlearn_lib.networks.weights import apply_weights, count_outputs, find_framing, is_file, load_state, read_weights
-from unlearn_lib.networks.writing import amend_run, write_run
-from unlearn_lib.networks.zoo import Framing, make_model, model_code
+from unlearn_lib.networks.zoo import Framing, check_model_name, input_shape, make_model, model_code

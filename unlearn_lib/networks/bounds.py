@@ -1,189 +1,127 @@
-"""Which values can occur at a layer's input, whatever the picture: interval arithmetic over the traced graph."""
+"""Which values can enter a layer, for any picture: intervals through the traced graph.
+
+Activations, pooling and reshaping carry an interval on. Behind any other operation nothing is known.
+"""
 
 import inspect
-import operator
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
-from unlearn_lib.networks.splitting import find_cut, operation_name
-from unlearn_lib.networks.tracing import is_shape_query, trace
+from unlearn_lib.networks.splitting import Cut, find_cut, operation_name, takes_item
+from unlearn_lib.networks.tracing import find_output, trace
 
 Interval = tuple[float, float]
 ANY: Interval = (-torch.inf, torch.inf)
 
-# What an operation does to the interval of its input, by its name without underscores: nn.ReLU6, F.relu6, x.relu6_().
-SAME = set(
+# What an operation does to the interval of its input. The names are those of `operation_name`.
+SAME_RANGE = set(  # they choose, move or average values
     "view viewas reshape reshapeas flatten unflatten permute transpose movedim t squeeze unsqueeze contiguous clone "
-    "detach to float half double expand expandas repeat roll flip getitem chunk split unbind narrow select identity "
+    "detach to float half double expand expandas repeat roll flip getitem narrow select identity "
     "maxpool1d maxpool2d maxpool3d adaptivemaxpool1d adaptivemaxpool2d adaptivemaxpool3d adaptiveavgpool1d "
     "adaptiveavgpool2d adaptiveavgpool3d mean amax amin pixelshuffle pixelunshuffle channelshuffle".split()
 )
-JOINED = {"cat", "concat", "stack", "max", "min", "maximum", "minimum"}  # the hull of all inputs
-WITH_ZERO = {"avgpool1d", "avgpool2d", "avgpool3d", "zeropad1d", "zeropad2d", "zeropad3d"}  # padding joins in
-RISING = set(  # both ends go through the operation itself
+DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "featuredropout", "stochasticdepth", "droppath"}
+HULL = {"cat", "concat", "stack", "maximum"}  # the smallest interval around those of all inputs
+ZERO_PADDED = {"avgpool1d", "avgpool2d", "avgpool3d", "zeropad1d", "zeropad2d", "zeropad3d"}
+INCREASING = set(
     "relu relu6 hardtanh clamp clip clampmin clampmax sigmoid hardsigmoid tanh elu celu selu leakyrelu softplus "
     "logsigmoid exp".split()
 )
-LOWEST = {
-    "gelu": -0.1701,
-    "silu": -0.2785,
-    "hardswish": -0.375,
-    "mish": -0.3089,
-}  # f(x) lies between this and max(x, 0)
-FIXED = {"softmax": (0.0, 1.0), "softmax2d": (0.0, 1.0), "logsoftmax": (-torch.inf, 0.0), "normalize": (-1.0, 1.0)}
-SIGN = {"sum", "dropout", "dropout1d", "dropout2d", "dropout3d", "featuredropout", "stochasticdepth", "droppath"}
-ARITHMETIC = {
-    **dict.fromkeys(("add", "iadd"), "add"),
-    **dict.fromkeys(("sub", "isub"), "sub"),
-    **dict.fromkeys(("mul", "imul", "multiply"), "mul"),
-    **dict.fromkeys(("div", "truediv", "itruediv"), "div"),
-}
+MINIMUM = {"gelu": -0.1701, "silu": -0.2785, "hardswish": -0.375, "mish": -0.3089}  # MINIMUM <= f(x) <= max(x, 0)
 
 
 def layer_bounds(model: nn.Module, layer: str) -> Interval:
-    """The smallest and the largest value that can enter `layer`, infinite where nothing is known.
+    """Return the smallest and the largest value that can enter `layer`; infinite where unknown.
 
-    Pixels have the range that `model.input_range` tells. Raises UserError where `split` does.
+    Pixels have the range `model.input_range`. Raises UserError where `split` does.
     """
-    traced, _, crossing = find_cut(model, layer)
-    return interval_at(model, traced, crossing)
+    return cut_bounds(find_cut(model, layer))
 
 
 def logit_bounds(model: nn.Module) -> Interval:
-    """The smallest and the largest number that the network can answer, whatever the picture, infinite where unknown.
-
-    Raises UserError where it cannot be traced.
-    """
+    """Return the smallest and the largest possible logit. Raises UserError for a network that cannot be traced."""
     traced = trace(model)
-    return interval_at(model, traced, next(iter(reversed(traced.graph.nodes))).args[0])
+    return cut_bounds(Cut(traced, len(traced.graph.nodes) - 1, find_output(traced)))
 
 
-def interval_at(model: nn.Module, traced: fx.GraphModule, crossing: fx.Node) -> Interval:
-    """`layer_bounds` the value of one node."""
-    found: dict[fx.Node, Interval] = {}
-    for node in traced.graph.nodes:
-        if node.op == "placeholder":
-            found[node] = tuple(map(float, getattr(model, "input_range", ANY)))
-        elif is_overwritten(node, traced):
-            found[node] = ANY
-        else:
-            found[node] = _after(node, traced, found)
-    return found[crossing]
+def cut_bounds(cut: Cut) -> Interval:
+    """Return the interval of the value that crosses the cut."""
+    known: dict[fx.Node, Interval] = {}
+    for node in cut.body_nodes:
+        known[node] = _node_bounds(node, cut.traced, known)
+        if writes_in_place(node, cut.traced):  # any earlier value may be a view of what it writes to
+            known = {earlier: _hull([bounds, known[node]]) for earlier, bounds in known.items()}
+    return known[cut.value]
 
 
-def _after(node: fx.Node, traced: fx.GraphModule, found: dict[fx.Node, Interval]) -> Interval:
-    """The interval of one node, those before it being known."""
-    if node.op == "get_attr":
-        return _ends(operator.attrgetter(node.target)(traced))
-    name, sources = operation_name(node, traced), [found[n] for n in node.all_input_nodes]
-    if not sources or node.op == "output":
+def _node_bounds(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Interval]) -> Interval:
+    if node.op == "placeholder":
+        return tuple(map(float, getattr(traced, "input_range", ANY)))
+    sources = [known[source] for source in node.all_input_nodes]
+    if not sources or any(isinstance(value, fx.Node) for value in tree_leaves(dict(node.kwargs))):
         return ANY
-    gates = [_sigmoid_of(n, traced) for n in node.all_input_nodes] if name in ("mul", "imul") else []
-    if gated := [n for n in gates if n in node.all_input_nodes]:
-        name, sources = "silu", [found[gated[0]]]
-    if name in ARITHMETIC:
-        return _arithmetic(ARITHMETIC[name], node, found)
-    if is_shape_query(node):
-        return 0.0, torch.inf
+    name = operation_name(node, traced)
     low, high = sources[0]
-    if name in RISING:
-        return _through(node, traced, low, high)
-    if name in LOWEST:
-        return (0.0 if low >= 0 else LOWEST[name]), max(high, 0.0)
-    if name in JOINED:
-        return _hull(sources)
-    if name in WITH_ZERO or (name == "pad" and len(node.args) < 4 and "value" not in node.kwargs):
-        return _hull([(low, high), (0.0, 0.0)])
-    if name in SIGN:
-        if name != "sum" and not is_dropout_active(node, traced):
-            return low, high
-        return (0.0 if low >= 0 else -torch.inf), (0.0 if high <= 0 else torch.inf)
-    if name in SAME and not _second_of_pair(node, traced):
+    if keeps_range(node, traced):
         return low, high
-    return FIXED.get(name, ANY)
+    if name in HULL:
+        return _hull(sources)
+    if name in INCREASING:
+        return _apply_to_ends(node, traced, low, high)
+    if name in MINIMUM:
+        return (0.0 if low >= 0 else MINIMUM[name]), max(high, 0.0)
+    if name in ZERO_PADDED and not _has_divisor(node, traced):
+        return _hull([(low, high), (0.0, 0.0)])
+    return ANY
 
 
-def _through(node: fx.Node, traced: fx.GraphModule, low: float, high: float) -> Interval:
-    """Both ends, and 0 where it lies between them, through a rising operation itself, with its numbers."""
-    ends, rest = torch.tensor([low, min(max(low, 0.0), high), high]), node.args[1:]
-    if any(isinstance(value, fx.Node) for value in (*rest, *node.kwargs.values())) or not node.args:
-        return ANY
+def keeps_range(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Return whether all values of a node lie in the interval of its first input."""
+    name = operation_name(node, traced)
+    if name in DROPOUTS:
+        return node.op == "call_module" or not _is_training(node)  # modules are in eval mode
+    return name in SAME_RANGE and not takes_item(node)  # the second item of x.max(1) holds positions
+
+
+def _is_training(node: fx.Node) -> bool:
+    """Return whether a dropout function is active, or may be."""
+    try:
+        return bool(inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments.get("training", True))
+    except (TypeError, ValueError):
+        return True
+
+
+def _has_divisor(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Return whether an average pooling divides by another number than the size of its window."""
     if node.op == "call_module":
-        ends = traced.get_submodule(node.target)(ends)
-    elif node.op == "call_method":
-        ends = getattr(ends, node.target)(*rest, **node.kwargs)
-    else:
-        ends = node.target(ends, *rest, **node.kwargs)
-    low, middle, high = ends.tolist()
-    return (low, high) if low <= middle <= high else ANY  # a leaky ReLU of negative slope falls
+        return getattr(traced.get_submodule(node.target), "divisor_override", None) is not None
+    return len(node.args) > 6 or "divisor_override" in node.kwargs
 
 
-def _arithmetic(kind: str, node: fx.Node, found: dict[fx.Node, Interval]) -> Interval:
-    operands = [found[a] if isinstance(a, fx.Node) else _ends(a) for a in (*node.args, *node.kwargs.values())]
-    if len(operands) != 2:  # there is an alpha or a rounding_mode
+def _apply_to_ends(node: fx.Node, traced: fx.GraphModule, low: float, high: float) -> Interval:
+    """Return the interval that an increasing operation makes of [low, high]. Its knot, if any, is at 0."""
+    if any(isinstance(value, fx.Node) for value in node.args[1:]):
         return ANY
-    one, other = operands
-    if kind in ("add", "sub"):
-        other = other if kind == "add" else (-other[1], -other[0])
-        return one[0] + other[0], one[1] + other[1]
-    if kind == "div":
-        if other[0] < 0:
-            return ANY
-        other = (1 / other[1] if other[1] else torch.inf), (1 / other[0] if other[0] else torch.inf)
-    if kind == "mul" and node.args[0] is node.args[1]:
-        return _square(one)
-    products = [0.0 if 0 in (a, b) else a * b for a in one for b in other]
-    return min(products), max(products)
-
-
-def _square(one: Interval) -> Interval:
-    ends = sorted((one[0] ** 2, one[1] ** 2))
-    return (0.0 if one[0] < 0 < one[1] else ends[0]), ends[1]
-
-
-def _ends(value: object) -> Interval:
-    """The interval of a number or of a parameter as it now is."""
-    if isinstance(value, torch.Tensor) and value.numel() and not value.is_complex():
-        return value.min().item(), value.max().item()
-    return (value, value) if isinstance(value, int | float) else ANY
+    ends = torch.tensor([low, min(max(low, 0.0), high), high])
+    run = fx.Interpreter(traced, garbage_collect_values=False)
+    low, middle, high = getattr(run, node.op)(node.target, (ends, *node.args[1:]), dict(node.kwargs)).tolist()
+    return (low, high) if low <= middle <= high else ANY  # a leaky ReLU of negative slope falls
 
 
 def _hull(intervals: list[Interval]) -> Interval:
     return min(low for low, _ in intervals), max(high for _, high in intervals)
 
 
-def _sigmoid_of(node: fx.Node, traced: fx.GraphModule) -> fx.Node | None:
-    """What a node is the sigmoid of: the product of both is a SiLU, written out."""
-    return node.all_input_nodes[0] if operation_name(node, traced) == "sigmoid" else None
-
-
-def is_dropout_active(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Whether a dropout is at work: a module never, since the network is in eval mode; a function by its argument."""
+def writes_in_place(node: fx.Node, traced: fx.GraphModule) -> bool:
+    """Return whether a node writes, or may write, over one of its inputs."""
     if node.op == "call_module":
-        return traced.get_submodule(node.target).training
-    try:
-        given = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-        given.apply_defaults()
-        return bool(given.arguments["training"])
-    except (TypeError, ValueError, KeyError):
-        return True
-
-
-def _second_of_pair(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Whether a node takes the positions, not the values, that the likes of x.max(1) return beside them."""
-    source = node.all_input_nodes[0]
-    pairs = {"max", "min"} | {f"maxpool{d}d" for d in "123"} | {f"adaptivemaxpool{d}d" for d in "123"}
-    return node.target is operator.getitem and operation_name(source, traced) in pairs and node.args[1] == 1
-
-
-def is_overwritten(node: fx.Node, traced: fx.GraphModule) -> bool:
-    """Whether something writes over a value that is used elsewhere too."""
-
-    def writes(user: fx.Node) -> bool:
-        name = user.target if isinstance(user.target, str) else getattr(user.target, "__name__", "")
-        part = traced.get_submodule(user.target) if user.op == "call_module" else None
-        in_place = getattr(part, "inplace", False) or user.kwargs.get("inplace", False)
-        return in_place or (part is None and (name.endswith("_") or name in ("iadd", "isub", "imul", "itruediv")))
-
-    return len(node.users) > 1 and any(writes(user) for user in node.users)
+        part = traced.get_submodule(node.target)
+        return getattr(part, "inplace", False) or not operation_name(node, traced)
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    is_augmented = name.startswith("i") and getattr(node.target, "__module__", "") == "_operator"  # iadd, imul
+    has_flag = bool(node.kwargs.get("inplace")) or "out" in node.kwargs or any(arg is True for arg in node.args)
+    return is_augmented or has_flag or name.endswith("_") or not operation_name(node, traced)

@@ -1,7 +1,6 @@
-"""What a network is, out of its wrapper, and what shapes it gives for pictures of zeros."""
+"""Helpers that try a network out: unwrapped, on pictures of zeros, in a copy that protects the network itself."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import torch
 from torch import nn
@@ -9,60 +8,69 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unlearn_lib.common import UserError, get_device
 
-LARGE = 3 * 64 * 64  # numbers in a picture, up to which a pass through the network is cheap
+LARGE = 3 * 64 * 64  # numbers in a picture; above this a forward pass computes shapes alone (FakeTensorMode)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The network itself, out of torch.compile's wrapper. Raises UserError for wrappers that hide it."""
+    """Return the network inside torch.compile's wrapper. Raises UserError for other wrappers."""
     if isinstance(model, torch.jit.ScriptModule):
-        raise UserError("model: a scripted network given; the nn.Module that was scripted is accepted")
+        raise UserError("model: got a scripted network; expected the nn.Module that was scripted")
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise UserError(f"model: a {type(model).__name__} given; the network in it, its .module, is accepted")
+        raise UserError(f"model: got a {type(model).__name__}; expected the network in it, its .module")
     return getattr(model, "_orig_mod", model)
 
 
-def zero_pictures(model: nn.Module, batch: int = 2) -> torch.Tensor:
-    """Pictures of zeros, of the type and on the device of the model's parameters; two, which nothing squeezes away.
+def copy_in_eval_mode(model: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """Return a copy of the model in eval mode that shares its parameters, buffers and hooks.
 
-    Raises UserError where the model does not tell the shape of a picture.
+    Modules are copied, tensors are not. The copy's mode is its own, and so is every attribute and buffer that a
+    forward pass creates. Scripted parts cannot be copied like this; the copy holds the same ones.
+
+    Args:
+        copies: modules copied so far, for a module that stands at two places.
+    """
+    copies = {} if copies is None else copies
+    if isinstance(model, torch.jit.ScriptModule):
+        return model
+    if model not in copies:
+        copies[model] = copied = object.__new__(type(model))
+        vars(copied).update(vars(model), training=False, _buffers=dict(model._buffers))
+        children = {name: child and copy_in_eval_mode(child, copies) for name, child in model._modules.items()}
+        vars(copied).update(_modules=children)
+    return copies[model]
+
+
+def zero_pictures(model: nn.Module, batch: int = 2) -> torch.Tensor:
+    """Return pictures of zeros [batch, C, H, W], of the type and on the device of the model's parameters.
+
+    Raises:
+        UserError: the model has no `input_shape`.
     """
     if not hasattr(model, "input_shape"):
         name = type(model).__name__
-        raise UserError(f"model: {name} does not tell what it takes; set its input_shape = (channels, height, width)")
+        raise UserError(f"model: {name} has no input_shape; set it to (channels, height, width)")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     return torch.zeros(batch, *model.input_shape, dtype=dtype, device=get_device(model))
 
 
-@contextmanager
-def restore_attributes(model: nn.Module) -> Iterator[None]:
-    """Undo what a pass leaves behind in the model's parts: what they keep for the next one would be no real tensor."""
-    parts = [part for part in model.modules() if not isinstance(part, torch.jit.ScriptModule)]
-    states = [(held, {**held}) for part in parts for held in (vars(part), part._buffers)]
-    try:
-        yield
-    finally:
-        for held, before in states:
-            for name in held.keys() - before.keys():
-                del held[name]
-            held.update(before)
+def run_on_zeros(module: nn.Module, model: nn.Module, batch: int = 2):
+    """Return what `module`, the model or a part of it, computes for zero pictures, in eval mode without gradients.
 
-
-def run_on_zeros(run: Callable[[torch.Tensor], object], model: nn.Module, batch: int = 2):
-    """`run` of a probe, without gradients: of a large one by shapes alone where all parts can, which is faster."""
+    Large pictures run through fake tensors, faster and with right shapes, unless a part needs real numbers.
+    """
     x = zero_pictures(model, batch)
     with torch.no_grad():
         if x[0].numel() > LARGE:
-            # a part may want real numbers
-            with suppress(Exception), restore_attributes(model), FakeTensorMode(allow_non_fake_inputs=True):
-                return run(torch.zeros_like(x))
-        return run(x)
+            with suppress(Exception), FakeTensorMode(allow_non_fake_inputs=True):
+                return copy_in_eval_mode(module)(torch.zeros_like(x))
+        return copy_in_eval_mode(module)(x)
 
 
 @torch.no_grad()
 def find_memory_format(net: nn.Module, x: torch.Tensor) -> torch.memory_format:
-    """The order in memory in which a network takes pictures like x fastest: channels last, unless its own code refuses.
+    """Return the faster memory format for pictures like x: channels last, unless the network's code refuses it.
 
-    `x.view(-1, 400)`, as many textbooks write, does.
+    `x.view(-1, 400)`, as many textbooks write, does refuse it.
     """
     try:
         net(x.contiguous(memory_format=torch.channels_last))

@@ -1,41 +1,55 @@
-"""Run folders: a network with its `config.json`, `metrics.json`, `history.json`, and impressions beside them.
+"""Run folders: a network with its `config.json`, `metrics.json`, `history.json`, and impressions next to them.
 
-A run appears whole or not at all. It is known by its name and by its arguments, in which digests of the data and of
-the weights that it started from stand; `config.json` tells besides what made it and where.
+`config.json` is written last: a folder with it is a finished run. It holds the run's arguments, among them digests of
+the data and of the weights that training started from, and notes on what made the run and where.
 """
 
 import hashlib
 import json
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+import torchvision
 from torch import nn
 
 from unlearn_lib.common import REPOSITORY, NotFound, UserError
 from unlearn_lib.networks.tracing import trace
-from unlearn_lib.networks.weights import load_state
+from unlearn_lib.networks.weights import check_finite, find_misfits, load_state
 from unlearn_lib.networks.zoo import make_model, model_code
-from unlearn_lib.store import digest, load_tensors, read_json, restore_folder
+from unlearn_lib.store import (
+    digest,
+    explain_disk_errors,
+    load_tensors,
+    lock_folder,
+    read_json,
+    save_tensors,
+    write_json,
+)
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
+FILES = ("config.json", "metrics.json", "history.json", "model.safetensors")
+LONGEST = 240  # bytes of a folder's name: file systems allow 255, and the lock's file is named after it
 NOTES = """
     asked_layer preprocessing versions device source classes data_given golden_run unreadable passed_over
     format files digest
 """.split()
 DIGESTS = {
-    "data_digest": "data: other pictures than those that {name} was made from",
-    "code_digest": "model: its code does something else than that which {name} was made with",
-    "weights_digest": "weights: another file than that which {name} was made from",
-    "original_file": "run: {name} was made from an original that has been made anew since",
+    "data_digest": "data: the pictures differ from those that {name} was made from",
+    "code_digest": "model: its code differs from that which {name} was made with",
+    "weights_digest": "weights: the file differs from that which {name} was made from",
+    "original_file": "run: {name} was made from an original that has been trained again since",
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and what its config.json says."""
+    """A finished run: its folder and the content of its config.json."""
 
     path: Path
     config: dict
@@ -46,27 +60,28 @@ class Run:
 
     @property
     def arguments(self) -> dict:
-        """What it was made with, digests of data and weights included."""
+        """What the run was made from, with digests of data and weights."""
         return {name: value for name, value in self.config.items() if name not in NOTES}
 
     @property
     def metrics(self) -> dict:
-        return self._json("metrics.json")
+        return self._read("metrics.json")
 
     @property
     def blocks(self) -> dict[str, dict | None]:
-        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        """The evaluated models in order: original, masked, unlearned and golden; None for a missing one."""
         metrics = self.metrics
         return {name: metrics[name] for name in ("original", "masked", "unlearned", "golden")}
 
     @property
     def history(self) -> dict:
-        return self._json("history.json")
+        return self._read("history.json")
 
     def load_model(self) -> nn.Module:
-        """The saved model, in eval mode, on the CPU.
+        """Return the saved model, in eval mode, on the CPU.
 
-        Raises UserError where the file is damaged or another model's, or where the network's code has changed.
+        Raises:
+            UserError: the file is damaged or another model's, or the network's code has changed.
         """
         c = self.config
         start = {"size": c["size"], "dropout": c["dropout"], "pretrained": bool(c.get("weights"))}
@@ -75,33 +90,33 @@ class Run:
             raise UserError(DIGESTS["code_digest"].format(name=self.name))
         return load_weights(model, self.path / "model.safetensors").eval()
 
-    def _json(self, name: str) -> dict:
-        """A file of the run. Raises UserError where it is not as it was written."""
-        for _ in range(2):  # a newer one, of which config.json tells first, may come in between
-            files = read_json(self.path / "config.json").get("files", {})
-            content = read_json(self.path / name)
-            if name not in files or content_digest(content, as_read=True) in files[name]:
-                return content
-        raise UserError(f"run: {self.path / name} is damaged; --force makes the run anew")
-
     def verify(self) -> "Run":
-        """The run itself. Raises UserError, naming it, for a file that is not as it was written."""
+        """Return the run. Raises UserError, with its name, for a file that differs from what was written."""
         if self.config.get("digest", content_digest(self.config)) != content_digest(self.config):
-            raise UserError(f"run: {self.path / 'config.json'} is damaged; --force makes the run anew")
-        for name in ("metrics.json", "history.json"):
-            self._json(name)
+            raise UserError(f"run: {self.path / 'config.json'} is damaged; --force makes the run again")
+        self._read("metrics.json")
+        self._read("history.json")
         load_tensors(self.path / "model.safetensors")
         return self
 
     def fingerprint(self) -> str:
-        """Digest of the model file: what was made from it can tell whether it is still the same model."""
+        """Return the digest of the model file, by which later steps recognise the model."""
         return digest(self.path / "model.safetensors")
+
+    def _read(self, name: str) -> dict:
+        """Read a JSON file of the run. Raises UserError if it differs from what was written."""
+        for _ in range(2):  # `amend_run` may come in between
+            files = read_json(self.path / "config.json").get("files", {})
+            content = read_json(self.path / name)
+            if name not in files or content_digest(content) in files[name]:
+                return content
+        raise UserError(f"run: {self.path / name} is damaged; --force makes the run again")
 
 
 def runs_root(root: str | Path | None = None) -> Path:
-    """Where runs lie: `root`, else `$UNLEARN_RUNS`, else the repository's `data/runs/`; made where absent.
+    """Return the folder of the runs: `root`, else `$UNLEARN_RUNS`, else the repository's `data/runs/`.
 
-    Raises UserError where nothing can be written there.
+    It is created where absent. Raises UserError for a folder that cannot be written.
     """
     root = Path(root or os.environ.get("UNLEARN_RUNS") or REPOSITORY / "data" / "runs").expanduser()
     try:
@@ -109,12 +124,11 @@ def runs_root(root: str | Path | None = None) -> Path:
         with tempfile.TemporaryFile(dir=root):
             return root
     except OSError as error:
-        accepted = "a folder that can be written is accepted"
-        raise UserError(f"runs-root: {root} given ({error.strerror}); {accepted}") from error
+        raise UserError(f"runs-root: got {root} ({error.strerror}); expected a folder that can be written") from error
 
 
 def class_code(classes: Iterable[int]) -> str:
-    """Classes for a folder's name: `1-4`, `3_4_8`; beyond 40 characters their count and six hex digits."""
+    """Return classes as a part of a folder's name: `1-4`, `3_4_8`; beyond 40 characters their count and a digest."""
     codes, row = [], []
     for c in [*sorted(classes), None]:
         if row and c != row[-1] + 1:
@@ -126,38 +140,42 @@ def class_code(classes: Iterable[int]) -> str:
 
 
 def run_name(model: str, data: str, seed: int, *parts: str, version: str | None = None) -> str:
-    """`<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
+    """Return `<model>-<data>[-golden-<classes> or -unlearned-<classes>-<method>]-s<seed>[-<version>]`."""
     name = "-".join([model_code(model), data, *parts, f"s{seed}", *([version] if version else [])])
     if name != Path(name).name or name.startswith(".") or not str(version or "").isprintable():
-        raise UserError(f"version-name: {version!r} given; letters, digits, '.', '_' and '-' are accepted")
+        raise UserError(f"version-name: got {version!r}; expected letters, digits, '.', '_' and '-'")
+    if len(os.fsencode(name)) > LONGEST:
+        raise UserError(f"version-name: got {version!r}; with it a folder's name is longer than {LONGEST} bytes")
     return name
 
 
 def find_run(root: Path, name: str, arguments: dict) -> Run | None:
-    """The finished run of this name, where there is one. Raises UserError where it was made with other arguments."""
+    """Return the finished run of this name, if any. Raises UserError if it was made with other arguments."""
     return check_run(open_run(root, name), arguments) if has_run(root, name) else None
 
 
 def check_run(run: Run, arguments: dict | None = None) -> Run:
-    """The run itself. Raises UserError where it is of another format; with `arguments`, of others or damaged."""
-    keep_both, made_as = "--force makes it anew, --version-name keeps both", run.config.get("format")
-    if isinstance(made_as, int) and made_as > FORMAT:
-        raise UserError(f"run: {run.name} is of format {made_as}, of a newer version of this program; {keep_both}")
-    if made_as not in (FORMAT - 1, FORMAT):
-        why = "which does not tell what it was made from"
-        raise UserError(f"run: {run.name} is of an older format, {why}; {keep_both}")
-    argument, old, new = first_difference(run, arguments) if arguments else (None,) * 3
+    """Return the run. Raises UserError for another format and, with `arguments`, for other arguments or damage."""
+    ways_out = "--force makes it again, --version-name keeps both"
+    written = run.config.get("format")
+    if isinstance(written, int) and written > FORMAT:
+        raise UserError(f"run: {run.name} has format {written}, of a newer version of this program; {ways_out}")
+    if written not in (FORMAT - 1, FORMAT):
+        raise UserError(f"run: {run.name} has an older format, without digests of what it was made from; {ways_out}")
+    if arguments is None:
+        return run
+    argument, old, new = first_difference(run, arguments)
     if argument in DIGESTS:
-        raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {keep_both}")
+        raise UserError(f"{DIGESTS[argument].format(name=run.name)}; {ways_out}")
     if argument:
-        raise UserError(f"{argument.replace('_', '-')}: {new} given, but {run.name} was made with {old}; {keep_both}")
-    return run.verify() if arguments else run
+        raise UserError(f"{argument.replace('_', '-')}: got {new}, but {run.name} was made with {old}; {ways_out}")
+    return run.verify()
 
 
 def first_difference(run: Run, arguments: dict) -> tuple[str | None, object, object]:
-    """The first argument in which a run is not what is asked for: its name, the old and the new value; Nones if none.
+    """Return the first argument that differs, with the run's value and the new one; Nones where all are equal.
 
-    Numbers come before digests, since the more telling.
+    Digests come last, since numbers say more.
     """
     old, new = run.arguments, json.loads(json.dumps(arguments))
     for name in sorted(old.keys() | new.keys(), key=lambda name: (name in DIGESTS, name)):
@@ -167,36 +185,78 @@ def first_difference(run: Run, arguments: dict) -> tuple[str | None, object, obj
 
 
 def open_run(root: Path, name: str) -> Run:
-    """The run of this name. Raises NotFound with the names of those that there are."""
+    """Return the run of this name. Raises NotFound with the names of the existing ones."""
     if not has_run(root, name):
-        raise NotFound(f"run: no {name!r} in {root}; there: {', '.join(run_names(root)) or 'none'}")
+        raise NotFound(f"run: no {name!r} in {root}; there are: {', '.join(run_names(root)) or 'none'}")
     return Run(root / name, read_json(root / name / "config.json"))
 
 
 def has_run(root: Path, name: str) -> bool:
-    """Whether there is a finished run of this name."""
-    restore_folder(root / name)
+    """Return whether there is a finished run of this name."""
     return (root / name / "config.json").is_file()
 
 
 def run_names(root: Path) -> list[str]:
-    """Names of the finished runs below `root`, sorted."""
-    for path in root.glob(".*.old"):
-        restore_folder(path.with_name(path.name[1 : -len(".old")]))
-    return sorted(p.parent.name for p in root.glob("*/config.json") if not p.parent.name.startswith("."))
+    """Return the names of the finished runs below `root`, sorted."""
+    return sorted(path.parent.name for path in root.glob("*/config.json") if not path.parent.name.startswith("."))
 
 
-def content_digest(content: dict, as_read: bool = False) -> str:
-    """Digest of what a JSON file holds, besides its own; `as_read` where the content comes out of such a file.
+def write_run(root: Path, name: str, arguments: dict, model: nn.Module, history: dict, metrics: dict, **notes) -> Run:
+    """Write a run folder and return the run. An older run of that name ends when this begins.
 
-    Else it is brought to what a reader would find (keys are texts, tuples lists), which takes twice as long again.
+    A process that dies meanwhile leaves no run of that name, since `config.json` is removed first and written last.
+    A training checkpoint in the folder goes only after the model is written.
     """
-    content = {**content, "digest": None}
-    return digest(json.dumps(content if as_read else json.loads(json.dumps(content)), sort_keys=True))
+    folder = root / name
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    with lock_folder(folder), explain_disk_errors(folder):
+        (folder / "config.json").unlink(missing_ok=True)
+        save_tensors(folder / "model.safetensors", model.state_dict())
+        files = {}
+        for file, content in (("history.json", history), ("metrics.json", metrics)):
+            write_json(folder / file, content)
+            files[file] = [content_digest(content)]
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in FILES:
+                path.unlink()
+        config = {**arguments, **notes, "versions": versions, "format": FORMAT, "files": files}
+        return Run(folder, _write_config(folder, config))
+
+
+def amend_run(run: Run, metrics: dict, **notes) -> Run:
+    """Replace the metrics of a finished run, and notes in its config.json. The run is whole at every moment.
+
+    `config.json` comes first, with the digests of the old and of the new metrics.
+    """
+    with lock_folder(run.path):
+        config = read_json(run.path / "config.json") | notes
+        if "files" in config:
+            old = read_json(run.path / "metrics.json")
+            config["files"] = config["files"] | {"metrics.json": [content_digest(old), content_digest(metrics)]}
+        config = _write_config(run.path, config)
+        write_json(run.path / "metrics.json", metrics)
+    return Run(run.path, config)
+
+
+def _write_config(folder: Path, config: dict) -> dict:
+    """Write config.json with a digest of itself. Return it as it will be read."""
+    config = json.loads(json.dumps(config))
+    if "files" in config:
+        config["digest"] = content_digest(config)
+    write_json(folder / "config.json", config)
+    return config
+
+
+def content_digest(content: dict) -> str:
+    """Return the digest of a JSON file's content, without its own digest. Keys become text, tuples lists."""
+    content = json.loads(json.dumps(content | {"digest": None}))
+    return digest(json.dumps(content, sort_keys=True))
 
 
 def code_digest(name: str, make: Callable[[], nn.Module]) -> str | None:
-    """Digest of the parts and operations of a network of one's own, whose code may change; None for those by name."""
+    """Return the digest of the modules and operations of a user's network; None for networks by name."""
     if ":" not in name:
         return None
     model = make()
@@ -207,18 +267,13 @@ def code_digest(name: str, make: Callable[[], nn.Module]) -> str | None:
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
-    """Load a state dict from a safetensors file into `model`. Raises UserError where it does not fit."""
+    """Load a run's model file into `model`. Raises UserError if it does not fit or holds values that are not finite."""
     tensors, _ = load_tensors(path)
-    state = model.state_dict()
-    wrong = [*(state.keys() ^ tensors.keys())]
-    if not wrong:
-        try:
-            load_state(model, tensors)
-        except RuntimeError:
-            wrong = [name for name in state if state[name].shape != tensors[name].shape]
+    current = model.state_dict()
+    wrong = sorted(current.keys() ^ tensors.keys()) or find_misfits(current, tensors)
     if wrong:
-        fit = f"{type(model).__name__} for these classes ({sorted(wrong)[0]} does not fit)"
+        fit = f"{type(model).__name__} for these classes ({wrong[0]} does not fit)"
         raise UserError(f"model file: {path} is not a {fit}")
-    if strange := [name for name, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]:
-        raise UserError(f"model file: {path} holds values that are not finite, in {strange[0]}")
+    check_finite(tensors, f"model file: {path}")
+    load_state(model, tensors)
     return model

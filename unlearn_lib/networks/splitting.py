@@ -3,133 +3,185 @@
     picture ──> body ──> input of the cut layer ──> tail ──> logits
 
 `split(model, "fc3")` makes `fc3` the first module of the tail; `"input"` means pixels, the whole model being the tail.
-The split works on the traced graph, so functional ReLUs, flattening and residual branches survive. Sizes are no tensors
-that cross: the tail takes the batch's from its own input, and the others are the constants that they are.
+The split works on the traced graph, so functional ReLUs, flattening and residual branches survive. Shape values may
+cross the cut. The tail reads the batch size from its own input; other sizes become constants.
 """
 
 import operator
+from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 
 from unlearn_lib.common import UserError
 from unlearn_lib.networks.probing import run_on_zeros, unwrap
-from unlearn_lib.networks.tracing import UNTIL, content_nodes, is_shape_query, record_values, trace, varies_with_batch
+from unlearn_lib.networks.tracing import (
+    BEFORE_HEAD,
+    BatchValues,
+    content_nodes,
+    find_output,
+    is_shape_query,
+    trace,
+)
 
-REFORMERS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
+KEEP_LOGITS = {"identity", "dropout", "flatten", "squeeze", "view", "reshape", "contiguous", "clone", "float"}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in a traced network where one value alone crosses.
+
+    position: of the tail's first node in the graph. value: the node whose value crosses.
+    """
+
+    traced: fx.GraphModule
+    position: int
+    value: fx.Node
+
+    @property
+    def body_nodes(self) -> list[fx.Node]:
+        """The nodes before the cut."""
+        return list(self.traced.graph.nodes)[: self.position]
 
 
 def splittable_layers(model: nn.Module) -> list[str]:
-    """Names of the modules at which `split` works, in order of execution, `input` not among them."""
-    graph = trace(model).graph
-    return _single_crossings(graph, _first_nodes(model, graph))
+    """Return the names of the modules at which `split` works, in order of execution, without `input`."""
+    return _single_crossings(find_crossings(trace(model)))
 
 
 def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Cut the model before `layer`: tail(body(x)) equals model(x) to the bit.
+    """Cut the model before `layer`: tail(body(x)) equals model(x) in eval mode, to the bit.
 
-    Both share the model's parameters and buffers, and the model is put into eval mode. The tail works on a copy
-    of its input, so that an in-place ReLU spoils no cached activation.
-    Raises UserError for an unknown layer and for one before which more than one tensor crosses.
+    The model stays as it is. Body and tail are in eval mode, whatever the model's mode. They share its parameters and
+    buffers: training the tail trains the model. The tail works on a copy of its input, so that an in-place ReLU
+    does not change cached activations.
+
+    Raises:
+        UserError: unknown layer, or more than one tensor crosses before it.
     """
-    traced, at, crossing = find_cut(model, layer)
-    nodes, body = list(traced.graph.nodes), fx.Graph()
+    cut = find_cut(model, layer)
+    before = cut.body_nodes
+    body = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
-    for node in nodes[:at]:
-        copies[node] = body.node_copy(node, copies.__getitem__)
-    body.output(copies[crossing])
-    return fx.GraphModule(traced, body), fx.GraphModule(traced, _tail(model, traced, at, crossing))
+    for node in before:
+        if node.op != "get_attr" or not node.users.keys().isdisjoint(before):
+            copies[node] = body.node_copy(node, copies.__getitem__)
+    body.output(copies[cut.value])
+    return fx.GraphModule(cut.traced, body), fx.GraphModule(cut.traced, _tail_graph(cut))
 
 
 def shares_weights(model: nn.Module, layer: str) -> bool:
-    """Whether weights at work before `layer` are at work from it on too. Raises UserError where `split` does."""
+    """Return whether the body uses weights of the tail, too. Raises UserError where `split` does."""
     body, tail = split(model, layer)
-    behind = {*tail.parameters()}
-    if hasattr(body, UNTIL) or behind.isdisjoint(body.parameters()):
+    if hasattr(body, BEFORE_HEAD):  # `trace` has checked it; the module contains the head, too
         return False
-    body.graph.eliminate_dead_code()  # what is looked up before the layer, and used behind it alone
-    return not behind.isdisjoint(fx.GraphModule(body, body.graph).parameters())
+    return not {*tail.parameters()}.isdisjoint(body.parameters())
 
 
-def find_cut(model: nn.Module, layer: str) -> tuple[fx.GraphModule, int, fx.Node]:
-    """The traced model, the position of the tail's first node, and the node whose value crosses.
-
-    Raises UserError for an unknown layer and for one before which more than one tensor crosses.
-    """
-    traced, layer = trace(model), str(layer)  # those of nn.Sequential are numbers
-    nodes = list(traced.graph.nodes)
+def find_cut(model: nn.Module, layer: str) -> Cut:
+    """Return the cut before `layer`. Raises UserError where `split` does."""
+    traced = trace(model)
+    layer = str(layer)  # nn.Sequential's layers have numbers for names
     if layer == "input":
-        return traced, 1, nodes[0]
-    first = _first_nodes(model, traced.graph)
-    crossing = _crossing(nodes, first[layer], content_nodes(traced.graph)) if layer in first else set()
-    if len(crossing) != 1:
-        why = "more than one tensor crosses before it" if layer in first else "no such layer"
-        good = ", ".join(_single_crossings(traced.graph, first))
-        raise UserError(f"layer: {layer!r} given ({why}); accepted: input, {good}")
-    return traced, first[layer], *crossing
+        return Cut(traced, 1, next(iter(traced.graph.nodes)))
+    crossings = find_crossings(traced)
+    position, values = crossings.get(layer, (0, []))
+    if len(values) != 1:
+        why = "more than one tensor crosses before it" if layer in crossings else "no such layer"
+        good = ", ".join(_single_crossings(crossings))
+        raise UserError(f"layer: got {layer!r} ({why}); expected one of input, {good}")
+    return Cut(traced, position, values[0])
 
 
-def _tail(model: nn.Module, traced: fx.GraphModule, at: int, crossing: fx.Node) -> fx.Graph:
-    """The graph from position `at` on, its input being the value that crosses.
+def find_crossings(traced: fx.GraphModule) -> dict[str, tuple[int, list[fx.Node]]]:
+    """Return for each module's name the position of its first node and the values that cross before it.
 
-    What it uses of earlier nodes besides depends on no picture: tensors are made again, sizes become `_stand_in`.
+    A value crosses if it depends on the pictures' contents, is computed before the position and is used from there on.
+    Of a tuple its parts count, too.
     """
-    graph, found = fx.Graph(), None
-    nodes, before = list(traced.graph.nodes), set(list(traced.graph.nodes)[:at])
-    x = graph.call_method("clone", (graph.placeholder("x"),))
-    copies = {crossing: x}
+    position = {node: i for i, node in enumerate(traced.graph.nodes)}
+    first: dict[str, int] = {}
+    for node, i in position.items():
+        names = [*node.meta.get("nn_module_stack", ())]
+        for name in [*names, node.target] if node.op == "call_module" else names:
+            if "@" not in name and name != BEFORE_HEAD:  # torch.fx names a module's second call name@1
+                first.setdefault(name, i)
+    last_use = {
+        value: max((position[user] for user in value.users if not is_shape_query(user)), default=-1)
+        for value in content_nodes(traced.graph)
+    }
+    crossings = {}
+    for name, at in first.items():
+        values = [value for value, last in last_use.items() if position[value] < at <= last]
+        parts = {user for value in values for user in value.users if takes_item(user)}
+        crossings[name] = at, [*{*values, *parts}]
+    return crossings
 
-    def copied(node: fx.Node):
-        nonlocal found
+
+def _single_crossings(crossings: dict[str, tuple[int, list[fx.Node]]]) -> list[str]:
+    return [name for name, (_, values) in crossings.items() if len(values) == 1]
+
+
+def takes_item(node: fx.Node) -> bool:
+    """Return whether a node takes one of several values out of a tuple."""
+    return node.target is operator.getitem and isinstance(node.args[1], int)
+
+
+def _tail_graph(cut: Cut) -> fx.Graph:
+    """Return the graph behind the cut. Its input is the value that crosses.
+
+    Other values from before the cut depend on no picture. Tensors are computed again; sizes get a stand-in.
+    """
+    graph = fx.Graph()
+    x = graph.call_method("clone", (graph.placeholder("x"),))
+    copies = {cut.value: x}
+    before = {*cut.body_nodes}
+    values = BatchValues(cut.traced, cut.traced.graph)
+
+    def copy_node(node: fx.Node):
         if node not in copies:
-            past = node in before or (is_shape_query(node) and node.all_input_nodes[0] in before - {crossing})
-            if past and node.op != "get_attr":
-                found = found or record_values(unwrap(model), traced.graph, traced)
-            if past and node.op != "get_attr" and not isinstance(found[0][node], torch.Tensor):
-                copies[node] = _stand_in(node, crossing, found, x)
+            is_early = node in before or (is_shape_query(node) and node.all_input_nodes[0] in before - {cut.value})
+            if is_early and node.op != "get_attr" and not isinstance(values[node][0], torch.Tensor):
+                copies[node] = _stand_in(node, cut, values, x)
             else:
-                copies[node] = graph.node_copy(node, copied)
+                copies[node] = graph.node_copy(node, copy_node)
         return copies[node]
 
-    for node in nodes[at:]:
-        copied(node)
+    for node in list(cut.traced.graph.nodes)[cut.position :]:
+        copy_node(node)
     return graph
 
 
-def _stand_in(node: fx.Node, crossing: fx.Node, found: tuple[dict, dict], x: fx.Node):
-    """For a size from before the cut: its constant or, where it goes with the batch, its share of the tail's batch."""
-    rows, graph = [record_values[crossing].shape[0] for record_values in found], x.graph
+def _stand_in(node: fx.Node, cut: Cut, values: BatchValues, x: fx.Node):
+    """Return a size from before the cut as a constant, or as a multiple of the batch size of the tail's input."""
+    rows = [value.shape[0] for value in values[cut.value]]
 
-    def expression(one, other):
+    def express(one, other):
         if isinstance(one, tuple):
-            parts = tuple(expression(*pair) for pair in zip(one, other, strict=True))
-            return graph.call_function(torch.Size, (parts,)) if isinstance(one, torch.Size) else parts
-        if isinstance(one, torch.device):
-            return graph.call_function(getattr, (x, "device"))
+            parts = tuple(express(*pair) for pair in zip(one, other, strict=True))
+            return x.graph.call_function(torch.Size, (parts,))
         if one == other:
             return one
         if not isinstance(one, int) or one * rows[1] != other * rows[0]:
-            raise UserError(f"layer: a number crosses before it ({node.name}) that is no multiple of the batch's size")
-        size = graph.call_method("size", (x, 0))
-        return (
-            size
-            if one == rows[0]
-            else graph.call_function(operator.floordiv, (graph.call_function(operator.mul, (size, one)), rows[0]))
-        )
+            raise UserError(f"layer: {node.name} crosses before it, a number that is no multiple of the batch size")
+        size = x.graph.call_method("size", (x, 0))
+        if one == rows[0]:
+            return size
+        return x.graph.call_function(operator.floordiv, (x.graph.call_function(operator.mul, (size, one)), rows[0]))
 
-    one, other = (record_values[node] for record_values in found)
-    if one == other and varies_with_batch(node, found):
-        raise UserError(f"layer: a number crosses before it ({node.name}) that may change with the batch")
-    return expression(one, other)
+    one, other = values[node]
+    if one == other and values.varies(node):
+        raise UserError(f"layer: {node.name} crosses before it, a number that may change with the batch size")
+    return express(one, other)
 
 
 def takes_pixels(model: nn.Module, layer: str) -> bool:
-    """Whether what enters `layer` are the pixels themselves, as for `input` and for the first layer."""
-    return find_cut(model, layer)[2].op == "placeholder"
+    """Return whether the inputs of `layer` are the pixels, as for `input` and for the first layer."""
+    return find_cut(model, layer).value.op == "placeholder"
 
 
 def input_shape_of(model: nn.Module, layer: str) -> tuple[int, ...]:
-    """Shape of one input of `layer`, without the batch axis. Needs `model.input_shape`."""
+    """Return the shape of one input of `layer`, without the batch axis. The model needs an `input_shape`."""
     if layer == "input":
         return tuple(model.input_shape)
     body, _ = split(model, layer)
@@ -137,42 +189,43 @@ def input_shape_of(model: nn.Module, layer: str) -> tuple[int, ...]:
 
 
 def find_head(model: nn.Module) -> str:
-    """Name of the head, the last linear layer, where the logits leave the network; reshaping may follow.
+    """Return the name of the head: the last linear layer, which gives the logits. Only reshaping may follow it.
 
-    Raises UserError where the network does not end in one (SqueezeNet ends in a ReLU: no mask holds there).
+    Raises:
+        UserError: the network does not end in a linear layer (SqueezeNet ends in a ReLU, where a mask fails).
     """
     model = unwrap(model)
-    node = next(iter(reversed(trace(model).graph.nodes))).args[0]
-    while operation_name(node, model) in REFORMERS:
+    traced = trace(model)
+    node = find_output(traced)
+    while operation_name(node, traced) in KEEP_LOGITS:
         node = node.all_input_nodes[0]
-    name = _linear_layer(node)
+    name = node.target if node.op == "call_module" else _find_traced_linear(node)
     part = model.get_submodule(name) if name else None
     sentence = f"model: {type(model).__name__} does not end in a linear layer, which mask and published need"
     if isinstance(part, nn.Conv2d):
-        raise UserError(f"{sentence}; {name} is a convolution, nn.Flatten and nn.Linear with its weights do the same")
+        raise UserError(f"{sentence}; replace the convolution {name} by nn.Flatten and nn.Linear with its weights")
     if not isinstance(part, nn.Linear):
         raise UserError(sentence)
     if "weight" not in part._parameters:
-        raise UserError(f"model: the weight of its head {name} is made from others (weight_norm); remove that first")
+        raise UserError(f"model: its head {name} computes its weight from others (weight_norm); remove that first")
     return name
 
 
-def _linear_layer(node: fx.Node) -> str | None:
-    """The module that a node calls; for timm's kind of nn.Linear, which is traced, the one that does F.linear alone."""
-    if node.op == "call_module":
-        return node.target
-    source, *parameters = node.all_input_nodes or [node]
-    name, before = (next(reversed(n.meta.get("nn_module_stack") or {"": None})) for n in (node, source))
-    wanted = [f"{name}.weight", f"{name}.bias"][: len(parameters)]
-    if node.target is nn.functional.linear and name != before and [n.target for n in parameters] == wanted:
-        return name
-    return None
+def _find_traced_linear(node: fx.Node) -> str | None:
+    """Return the name of a subclass of nn.Linear (timm's) that was traced and does F.linear alone."""
+    if node.target is not nn.functional.linear:
+        return None
+    source, weight, *bias = node.all_input_nodes
+    name = str(weight.target).removesuffix(".weight")
+    names = [parameter.target for parameter in (weight, *bias)]
+    does_more = name in source.meta.get("nn_module_stack", ())
+    return None if does_more or names != [f"{name}.weight", f"{name}.bias"][: len(names)] else name
 
 
 def operation_name(node: fx.Node, traced: nn.Module) -> str:
-    """What PyTorch calls an operation, without underscores and capitals: `relu` for nn.ReLU, F.relu and x.relu_().
+    """Return PyTorch's name of an operation, in small letters without underscores: `relu` for nn.ReLU, F.relu, relu_.
 
-    Empty for others' modules and functions, and for modules whose hooks may do anything.
+    It is empty for functions and modules of other packages, and for modules with hooks.
     """
     what = node.target
     if node.op == "call_module":
@@ -184,37 +237,3 @@ def operation_name(node: fx.Node, traced: nn.Module) -> str:
         known = (what.__module__ or "torch").startswith(("torch", "_operator", "builtins"))
         what = what.__name__ if known else ""
     return what.replace("_", "").lower()
-
-
-def _first_nodes(model: nn.Module, graph: fx.Graph) -> dict[str, int]:
-    """Each module's name and the position of the first node that belongs to it, in order of execution."""
-    first: dict[str, int] = {}
-    names = {name for name, _ in unwrap(model).named_modules() if name}
-    for i, node in enumerate(graph.nodes):
-        stack = list(node.meta.get("nn_module_stack", {}))
-        if node.op == "call_module":
-            stack.append(node.target)
-        for name in stack:
-            if name in names:
-                first.setdefault(name, i)
-    return first
-
-
-def _crossing(nodes: list[fx.Node], at: int, pictures: set[fx.Node]) -> set[fx.Node]:
-    """The values of the pictures made before position `at` and used from there on: tensors, or tuples of them."""
-    before = pictures.intersection(nodes[:at])
-    users = [node for node in nodes[at:] if not is_shape_query(node)]
-    crossing = {source for node in users for source in node.all_input_nodes if source in before}
-    several = {user for node in crossing for user in node.users if _takes_part(user)}
-    return crossing | several
-
-
-def _takes_part(node: fx.Node) -> bool:
-    """Whether a node takes one of several values out of a tuple."""
-    return node.target is operator.getitem and isinstance(node.args[1], int)
-
-
-def _single_crossings(graph: fx.Graph, first: dict[str, int]) -> list[str]:
-    """The modules before which one value alone crosses."""
-    nodes, pictures = list(graph.nodes), content_nodes(graph)
-    return [name for name, at in first.items() if len(_crossing(nodes, at, pictures)) == 1]

@@ -85,12 +85,12 @@ class ComparisonPanel:
         self.summary.value = ""
         self._tell("Looking at the test pictures ...")
         with show_errors(self._tell, "Not compared"):
-            names = "first run", "second run"
+            names = (self.first.value, self.second.value)
             forget = self._forgotten()
-            given = [self._answers(name) for name in (self.first.value, self.second.value)]
+            given = [self._answers(name) for name in names]
             confusions = [confusion_matrix(answers, self.labels, len(self.classes)) for answers in given]
             self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
-            accuracies = [f"{100 * block['overall_accuracy']:.2f} %" for block in self.blocks.values()]
+            accuracies = [f"{100 * self.blocks[name]['overall_accuracy']:.2f} %" for name in names]
             self.given = given
             self._tell(
                 f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "

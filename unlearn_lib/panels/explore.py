@@ -1,7 +1,7 @@
 """How an impression grows out of noise: the slow function is handed in, and all works without a front end."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import ipywidgets as w
 import numpy as np
@@ -23,7 +23,7 @@ from unlearn_lib.panels.base import (
     trainable_layers,
     two_columns,
 )
-from unlearn_lib.zeroshot import RECIPES, check_impressions, follow_impression
+from unlearn_lib.zeroshot import RECIPES, check_recipe, follow_impression
 
 
 class ImpressionExplorer:
@@ -39,7 +39,7 @@ class ImpressionExplorer:
         layers: list[str],
         *,
         follow: Callable,
-        recipes: tuple[str, ...] = RECIPES,
+        recipes: Collection[str] = RECIPES,
         font: int = 14,
     ):
         self._follow = follow
@@ -127,9 +127,10 @@ def impression_explorer(experiment: Experiment, font: int = 14) -> ImpressionExp
 
     def works(recipe: str) -> bool:
         try:
-            return check_impressions(model, "input", 1, recipe, None) is not None
+            check_recipe(model, "input", recipe)
         except UserError:
             return False
+        return RECIPES[recipe].optimise is not None
 
     recipes = tuple(filter(works, RECIPES))
     layers = [("pixels", "input"), *((name, name) for name in trainable_layers(model))]

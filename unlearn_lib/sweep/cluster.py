@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, check_number, log, progress, redirect_progress
+from unlearn_lib.common import UserError, check_number, count_threads, log, progress, redirect_progress
 from unlearn_lib.sweep.grid import expand_grid
 from unlearn_lib.sweep.points import Place, band_seeds, failed_row, find_row, make_row, train_point, training_key
 
@@ -164,7 +164,7 @@ def _task(shares: dict[str, int]) -> Iterator[None]:
 
     tasks = shares.get(get_address_host(get_worker().address), 1)
     share = max(1, (os.cpu_count() or 1) // tasks)
-    torch.set_num_threads(min(share, int(os.environ.get("OMP_NUM_THREADS") or share)))
+    torch.set_num_threads(min(share, count_threads() or share))
     with redirect_progress(lambda *_: None):
         yield
 

@@ -3,18 +3,25 @@
 Nothing here takes pictures, loaders or statistics of real data, or can reach a room that does.
 """
 
-from unlearn_lib.zeroshot.carrying import CARRY_OVER_LIMITS, carry_over, describe_carry_over
-from unlearn_lib.zeroshot.deep import ANEW, deep_layer, inner_layers
+from unlearn_lib.zeroshot.carry_over import (
+    CARRY_OVER_LIMITS,
+    HeldOutInputs,
+    carry_over,
+    describe_carry_over,
+    make_held_out_inputs,
+)
+from unlearn_lib.zeroshot.deep import deep_layer, inner_layers
 from unlearn_lib.zeroshot.drawn import draw_pictures
 from unlearn_lib.zeroshot.heads import closed_form, soft_targets
 from unlearn_lib.zeroshot.impressions import (
     Impressions,
-    check_impressions,
+    check_recipe,
     default_layer,
     diagnose,
     follow_impression,
     leaf_layers,
     make_impressions,
+    optimise_impressions,
     responsive_layers,
 )
 from unlearn_lib.zeroshot.methods import (

@@ -15,7 +15,7 @@ from torch import nn
 from unlearn_lib.common import UserError, check_forget, check_number, log, progress
 from unlearn_lib.networks import shares_weights, traced_once, unwrap
 from unlearn_lib.options import check_options, option
-from unlearn_lib.zeroshot.impressions import Impressions, check_impressions, default_layer
+from unlearn_lib.zeroshot.impressions import Impressions, check_recipe, default_layer
 from unlearn_lib.zeroshot.methods import METHODS, NUMBERS, RUNAWAY, Method, Switches, Task, count_classes
 from unlearn_lib.zeroshot.recipes import RECIPES
 
@@ -45,9 +45,9 @@ class Unlearning:
     recipe: str | None = option(
         "text",
         None,
-        choices=(*RECIPES, "drawn"),
+        choices=RECIPES,
         metavar="NAME",
-        help=f"of the impressions: {', '.join(RECIPES)}, drawn; by default the method's own",
+        help=f"of the impressions: {', '.join(RECIPES)}; by default the method's own",
     )
     epochs: int | None = option(
         "whole", None, least=1, metavar="N", help="passes over the impressions; by default the method's own"
@@ -101,7 +101,7 @@ class Unlearning:
         needs_training = self.layer is None and self.rules.find_layer is None
         layer = "input" if needs_training else self.find_layer(model)
         if self.rules.needs_impressions:
-            check_impressions(model, layer, self.samples, self.recipe, None)
+            check_recipe(model, layer, self.recipe)
         check_layer(model, self.rules, layer)
 
 
@@ -197,6 +197,8 @@ class ZeroShotUnlearner:
         if self.layer is not None and str(self.layer) != layer:
             raise UserError(f"layer: got {self.layer!r}, but the impressions are inputs of {layer!r}")
         self.unlearning = Unlearning(self.method, layer, **{name: getattr(self, name) for name in NUMBERS})
+        for name, value in self.unlearning.numbers.items():
+            setattr(self, name, value)
         self.seed = check_number("seed", self.seed, whole=True, least=0, below=2**32)
         check_layer(self.model, self.unlearning.rules, layer)
         self.forget = check_forget(self.forget, count_classes(self.model))
