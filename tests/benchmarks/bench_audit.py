@@ -1,4 +1,4 @@
-"""The audit tables of the README, and the lab's sixteen combinations.
+"""The audit tables of figures/README.md, and the lab's sixteen combinations.
 
     python tests/benchmarks/bench_audit.py --data-root DIR --runs-root DIR [--preset quick] [--seeds 5]
 
