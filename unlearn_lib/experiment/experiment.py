@@ -134,8 +134,7 @@ class Experiment:
         check_options(self)
         object.__setattr__(self, "forget", tuple(as_list(self.forget)))  # an iterator serves variants too
         pick_device(self.device)
-        if hasattr(networks, "check_model_name"):  # TEMPORARY
-            networks.check_model_name(self.model)
+        networks.check_model_name(self.model)
         networks.run_name(self.model, "data", self.seed, version=self.version)
 
     def variant(self, **changes) -> "Experiment":
@@ -173,10 +172,7 @@ class Experiment:
     @functools.cached_property
     def framing(self) -> Framing:
         """How a picture becomes what the network takes. Raises UserError for a size that the network has not."""
-        framing = networks.find_framing(self.model, self.start["weights"], self.start["size"])
-        if framing is None:  # TEMPORARY
-            return Framing(tuple(networks.make_model(self.model, None, size=self.start["size"]).input_shape))
-        return framing
+        return networks.find_framing(self.model, self.start["weights"], self.start["size"])
 
     @functools.cached_property
     def dataset(self) -> Data:
