@@ -82,7 +82,7 @@ def test_a_second_call_reuses_the_first(experiment, unlearned):
 
 
 def test_other_arguments_are_refused_with_the_two_ways_out(experiment, unlearned):
-    with pytest.raises(ValueError, match="lr: 0.01 given, but .* --force makes it again, --version-name keeps both"):
+    with pytest.raises(ValueError, match="lr: got 0.01, but .* --force makes it again, --version-name keeps both"):
         experiment.unlearn("distill", lr=0.01)
 
 
@@ -91,7 +91,7 @@ def test_force_makes_it_anew_and_a_version_keeps_both(experiment, runs, unlearne
     both.train()
     assert both.unlearn("mask").name == "lenet5-digits-unlearned-1-4-mask-s0-b"
     assert both.unlearn("mask").config["version"] == "b"
-    with pytest.raises(ValueError, match="epochs: 3 given"):
+    with pytest.raises(ValueError, match="epochs: got 3"):
         Experiment("lenet5", "digits", train_epochs=3, runs_root=runs, version="b").train()
     forced = Experiment("lenet5", "digits", train_epochs=3, runs_root=runs, version="b", force=True)
     assert len(forced.train().history["lr"]) == 3
@@ -181,7 +181,7 @@ def test_a_model_file_of_another_network_is_refused(experiment, other):
 
 
 def test_a_folder_that_cannot_be_written_is_refused():
-    with pytest.raises(ValueError, match="runs-root: /dev/null/runs given"):
+    with pytest.raises(ValueError, match="runs-root: got /dev/null/runs"):
         runs_root("/dev/null/runs")
 
 
@@ -295,7 +295,7 @@ def test_what_memory_gives_drawn_pictures_is_part_of_the_run_that_was_unlearned_
     numbers = {"layer": "fc3", "samples": 3, "recipe": "drawn", "epochs": 1, "version": "memory"}
     experiment.unlearn(**numbers)
     narrow = dataclasses.replace(experiment, memory=0.5)
-    with pytest.raises(UserError, match="memory: 0.5 given, but .* was made with 512.0"):
+    with pytest.raises(UserError, match="memory: got 0.5, but .* was made with 512.0"):
         narrow.unlearn(**numbers)
     assert experiment.unlearn("mask").path == narrow.unlearn("mask").path  # the same, whatever the memory
 
