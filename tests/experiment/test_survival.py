@@ -25,7 +25,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import START, TinyExperiment
 
-from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
+from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure
 from unlearn_lib.__main__ import main
 from unlearn_lib.networks import amend_run, check_run
 from unlearn_lib.store import digest, load_kept, load_tensors, lock_folder, read_json, save_kept, scratch_path

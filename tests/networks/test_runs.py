@@ -64,6 +64,7 @@ def test_metrics_have_the_four_models_side_by_side(unlearned):
     for name in ("original", "masked", "unlearned", "golden"):
         assert set(metrics[name]) == {
             "overall_accuracy",
+            "any_forget",
             "forget_accuracy",
             "retain_accuracy",
             "per_class_accuracy",
