@@ -210,7 +210,7 @@ def test_a_run_that_does_not_tell_its_format_is_of_an_older_one(tmp_path):
     run = write_run(tmp_path, "lenet5-digits-s0", {"lr": 1}, make_model("lenet5", 10), {}, {})
     assert find_run(tmp_path, run.name, {"lr": 1}) == run
     write_json(run.path / "config.json", {name: value for name, value in run.config.items() if name != "format"})
-    with pytest.raises(ValueError, match="older format.*--force makes it anew, --version-name keeps both"):
+    with pytest.raises(ValueError, match="older format.*--force makes it again, --version-name keeps both"):
         find_run(tmp_path, run.name, {"lr": 1})
 
 

@@ -1,6 +1,6 @@
 """Which values can enter a layer, for any picture: intervals through the traced graph.
 
-Activations, pooling and reshaping carry an interval on. Behind any other operation nothing is known.
+Activations, pooling, reshaping and sums of branches carry an interval on. Behind any other operation nothing is known.
 """
 
 import inspect
@@ -68,6 +68,8 @@ def _node_bounds(node: fx.Node, traced: fx.GraphModule, known: dict[fx.Node, Int
         return low, high
     if name in HULL:
         return _hull(sources)
+    if name in ("add", "iadd") and len(sources) == 2 and not node.kwargs:  # two branches, without alpha
+        return low + sources[1][0], high + sources[1][1]
     if name in INCREASING:
         return _apply_to_ends(node, traced, low, high)
     if name in MINIMUM:
