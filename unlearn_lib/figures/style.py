@@ -205,7 +205,7 @@ def write_beside(axis: Axes, texts: Iterable[tuple[str, Sequence, object]], poin
         box = {"facecolor": "white", "edgecolor": colour, "boxstyle": "round,pad=0.15"}
         line = {"arrowstyle": "-", "color": colour, "shrinkA": 0, "shrinkB": 0}
         style = {"ha": "center", "va": "center", "fontsize": 11, "zorder": 5, "in_layout": False}
-        note = axis.annotate(text, spot, (0, 0), textcoords="offset pixels", bbox=box, arrowprops=line, **style)
+        note = axis.annotate(text, spot, (0, 0), textcoords="offset points", bbox=box, arrowprops=line, **style)
         half = Text.get_window_extent(note).size / 2 + 4  # pixels; the frame is a little larger than the text
         best = np.inf
         for away, side in itertools.product((12, 28, 45, 68, 96), SIDES):
@@ -217,7 +217,7 @@ def write_beside(axis: Axes, texts: Iterable[tuple[str, Sequence, object]], poin
             if covered < best:
                 best = covered
                 chosen = place
-                note.set_position(side * (half + away))
+                note.set_position(side * (half + away) * 72 / axis.figure.dpi)
         taken = np.vstack([taken, chosen])
         weights = np.append(weights, 100)  # two texts on each other are worse than a text on a curve
 
