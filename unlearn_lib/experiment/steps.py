@@ -12,8 +12,16 @@ import torch
 from torch import nn
 
 from unlearn_lib.common import UserError, log, pick_device
-from unlearn_lib.data import Data
-from unlearn_lib.evaluation import confusion_matrix, evaluate, load_activations, logits_and_labels, score, table
+from unlearn_lib.data import Data, iterate_batches
+from unlearn_lib.evaluation import (
+    KEPT_BYTES,
+    confusion_matrix,
+    evaluate,
+    load_activations,
+    logits_and_labels,
+    score,
+    table,
+)
 from unlearn_lib.networks import (
     Run,
     amend_run,
@@ -22,6 +30,7 @@ from unlearn_lib.networks import (
     count_outputs,
     find_run,
     has_run,
+    input_shape_of,
     open_run,
     read_weights,
     split,
@@ -174,9 +183,14 @@ class Judge:
     data: Data
 
     @classmethod
-    def of_original(cls, original: Run, model: nn.Module, data: Data, layer: str) -> "Judge":
-        """Return the judge of an original network; large images leave their activations in its run folder."""
+    def of_original(cls, original: Run, model: nn.Module, data: Data, layer: str, in_memory: bool = False) -> "Judge":
+        """Return the judge of an original network; large images leave their activations in its run folder.
+
+        in_memory: hold those of small images too, which pays where one judge serves many networks.
+        """
         found = load_activations(original, model, data, layer)
+        if found is None and in_memory:
+            found = compute_activations(model, data, layer)
         if found is None:
             return cls(layer, None, *logits_and_labels(model, data.test, data), data)
         activations, labels = found
@@ -197,6 +211,17 @@ class Judge:
 
 
 @torch.no_grad()
+def compute_activations(model: nn.Module, data: Data, layer: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return the inputs of `layer` for the test images, and their labels; None where they are too large to hold."""
+    if 4 * len(data.test) * torch.Size(input_shape_of(model, layer)).numel() > KEPT_BYTES:
+        return None
+    body, _ = split(model, layer)
+    activations = torch.cat([body(batch).float().cpu() for batch in iterate_batches(model, data.test.images, data)])
+    is_readable = data.test.readable
+    return activations[is_readable], data.test.labels[is_readable]
+
+
+@torch.no_grad()
 def tail_logits(model: nn.Module, layer: str, activations: torch.Tensor) -> torch.Tensor:
     """Return the logits [N, K] of a network's tail, on the CPU, for inputs of `layer`."""
     _, tail = split(model, layer)
@@ -210,7 +235,8 @@ class Unlearned:
 
     Args:
         layer: the first layer of the tail, resolved.
-        metrics: as metrics.json holds them.
+        metrics: as metrics.json holds them, but for golden's figures and the carry-over, which `keep` adds.
+        original_file: the fingerprint of the original's run when this was made.
         is_complete: whether training ran to its end.
     """
 
@@ -220,7 +246,13 @@ class Unlearned:
     history: dict
     metrics: dict
     original: Run
+    original_file: str
     is_complete: bool
+
+    @property
+    def blocks(self) -> dict[str, dict | None]:
+        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        return {name: self.metrics[name] for name in ("original", "masked", "unlearned", "golden")}
 
 
 @traced_once()
@@ -231,15 +263,15 @@ def compute_unlearned(experiment, unlearning: Unlearning, on_step: OnStep | None
     model = experiment.load(original)
     layer = unlearning.find_layer(model)
     unlearning.check_network(model)
-    is_stopped = False
+    is_complete = True  # where there are no epochs too
 
     def watch(state: dict) -> bool:
-        nonlocal is_stopped
-        is_stopped = on_step is not None and on_step(state) is False
-        return not is_stopped
+        nonlocal is_complete
+        is_complete = state["epoch"] == state["epochs"]
+        return on_step is None or on_step(state) is not False
 
     def watch_impressions(step: int, x: torch.Tensor) -> None:
-        if not watch({"stage": "impressions", "step": step, "layer": layer}):
+        if on_step is not None and on_step({"stage": "impressions", "step": step, "layer": layer}) is False:
             raise Stopped
 
     impressions = None
@@ -251,8 +283,6 @@ def compute_unlearned(experiment, unlearning: Unlearning, on_step: OnStep | None
     log.info("%s: unlearned in %.1f s", unlearning.method, seconds)
     if judge is None or judge.layer != layer:
         judge = Judge.of_original(original, model, experiment.dataset, layer)
-    shares = carry_over(model, network, layer, forget, seed=experiment.seed)
-    log_carry_over(shares)
     metrics = {
         "original": score(original.metrics["original"]["confusion"], forget),
         "masked": judge.masked_block(forget),
@@ -264,10 +294,10 @@ def compute_unlearned(experiment, unlearning: Unlearning, on_step: OnStep | None
             "impressions": impressions.seconds if impressions else 0.0,
             "unlearn": seconds,
         },
-        "carry_over": shares,
+        "carry_over": None,
         "audit": None,
     }
-    return Unlearned(unlearning, layer, network, history, metrics, original, not is_stopped)
+    return Unlearned(unlearning, layer, network, history, metrics, original, original.fingerprint(), is_complete)
 
 
 def find_unlearned(experiment, unlearning: Unlearning, version: str | None) -> Run | None:
@@ -290,24 +320,30 @@ def find_unlearned(experiment, unlearning: Unlearning, version: str | None) -> R
     return with_golden(experiment, run)
 
 
+@traced_once()
 def keep_unlearned(experiment, unlearned: Unlearned, version: str | None) -> Run:
-    """Write the run of an unlearned network, with golden's figures in its metrics where golden is trained."""
+    """Measure the carry-over of an unlearned network and write its run, with golden's figures where it is trained."""
     if not unlearned.is_complete:
         raise UserError(
             f"epochs: stopped after {len(unlearned.history['forget_loss'])}; only a run that ended can be saved"
         )
     name, arguments = describe_unlearned(experiment, unlearned.original, unlearned.unlearning, version)
     arguments["layer"] = unlearned.layer
+    if arguments["original_file"] != unlearned.original_file:
+        raise UserError(f"run: {unlearned.original.name} was trained again since this unlearning; compute it again")
     with lock_folder(experiment.root / name):
         if not experiment.force and (run := find_run(experiment.root, name, arguments)):
             return with_golden(experiment, run)  # another process was faster
+        model = experiment.load(unlearned.original)
+        shares = carry_over(model, unlearned.model, unlearned.layer, experiment.forget_classes, seed=experiment.seed)
+        log_carry_over(shares)
         run = write_run(
             experiment.root,
             name,
             arguments,
             unlearned.model,
             unlearned.history,
-            unlearned.metrics,
+            unlearned.metrics | {"carry_over": shares},
             **experiment.notes(),
             golden_run=None,
             asked_layer=unlearned.unlearning.layer,
