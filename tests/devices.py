@@ -1,9 +1,9 @@
-"""A pretended CUDA or MPS device on a machine without one: it computes on the CPU and refuses what the device refuses.
+"""Pretend a CUDA or MPS device: it computes on the CPU and raises the errors of the real device.
 
-Refused: tensors of both sides in one operation (0-dim CPU scalars may join), a CPU tensor indexed by one on the
+Errors: tensors of both sides in one operation (0-dim CPU scalars may join), a CPU tensor indexed by one on the
 device, NumPy's view of a tensor on the device, a CPU generator for its random numbers, and float64 on MPS.
-A tensor is on the device whose mark its storage bears, so that views, parameters and copies follow by themselves.
-Where there is a real CUDA device, that one is taken: `CUDA_VISIBLE_DEVICES=0 pytest tests/test_devices.py`.
+The storage of a tensor on the device has a mark, so that its views share it. A real CUDA device is used where there
+is one: `CUDA_VISIBLE_DEVICES=0 pytest tests/test_devices.py`.
 """
 
 from contextlib import ExitStack, contextmanager
@@ -23,13 +23,13 @@ ACROSS = {
 
 
 def on_device(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is on the device, pretended or real."""
+    """Return whether a tensor is on the device, pretended or real."""
     return tensor.is_cuda or getattr(tensor.untyped_storage(), "pretended", False)
 
 
 @contextmanager
 def pretended(kind: str):
-    """`cuda` or `mps` is there and is what `pick_device` picks."""
+    """Make `cuda` or `mps` available, so that `pick_device` picks it."""
     if kind == "cuda" and torch.cuda.is_available():
         yield torch.device("cuda:0")
         return
@@ -37,7 +37,7 @@ def pretended(kind: str):
         patch("torch.cuda.is_available", lambda: kind == "cuda"),
         patch("torch.cuda.is_bf16_supported", lambda: False),
         patch("torch.backends.mps.is_available", lambda: kind == "mps"),
-        patch("torch.cuda.is_current_stream_capturing", lambda: False),  # what optimisers ask a real CUDA
+        patch("torch.cuda.is_current_stream_capturing", lambda: False),  # optimisers call this on CUDA
         patch("torch.accelerator.current_accelerator", lambda *args, **kwargs: None),
     ]
     with ExitStack() as stack:
@@ -55,21 +55,21 @@ class _Device(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         first = args[0] if args and isinstance(args[0], torch.Tensor) else None
-        if func == torch.Tensor.device.__get__:  # made anew at each look, so that `is` never holds
+        if func == torch.Tensor.device.__get__:  # PyTorch returns a new object each time: `is` never holds
             return self.device if on_device(first) else func(*args)
         if func in (torch.Tensor.is_cpu.__get__, torch.Tensor.is_cuda.__get__, torch.Tensor.is_mps.__get__):
             kind = {torch.Tensor.is_cuda.__get__: "cuda", torch.Tensor.is_mps.__get__: "mps"}.get(func, "cpu")
             return kind == (self.device.type if on_device(first) else "cpu")
-        if func == torch.Tensor.__deepcopy__:  # of which the second argument holds tensors of all kinds
+        if func == torch.Tensor.__deepcopy__:  # its second argument contains tensors of both sides
             return self._mark(func(*args)) if on_device(first) else func(*args)
         if func in (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda):
             return self._move(func, first, args[1:], kwargs)
         there = [on_device(t) for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
         self._refuse(func, first, args, kwargs)
-        asked = kwargs.get("device")
-        if asked is not None and torch.device(asked).type == self.device.type:
+        wanted = kwargs.get("device")
+        if wanted is not None and torch.device(wanted).type == self.device.type:
             kwargs["device"], there = "cpu", [True]
-        elif asked is not None:
+        elif wanted is not None:
             there = []
         result = func(*args, **kwargs)
         stays = func in ACROSS or func is torch.Tensor.__setitem__
@@ -92,7 +92,7 @@ class _Device(TorchFunctionMode):
             raise RuntimeError(f"Expected all tensors to be on the same device, but found cpu and {kind} in {func}")
 
     def _move(self, func, tensor, args, kwargs):
-        """`to`, `cpu` and `cuda`: a copy on the other side, or the tensor itself where it is there already."""
+        """Do `to`, `cpu` and `cuda`: return a copy on the other side, or the tensor itself if it is there."""
         if func is torch.Tensor.to and args and isinstance(args[0], torch.Tensor):
             args = (self.device if on_device(args[0]) else "cpu", args[0].dtype)
         if func is torch.Tensor.to:
@@ -109,7 +109,7 @@ class _Device(TorchFunctionMode):
         return self._mark(result) if there else result
 
     def _mark(self, result):
-        """Put the mark of the device on all tensors that came out of an operation."""
+        """Mark all tensors in the result of an operation as on the device."""
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
                 if self.device.type == "mps" and tensor.dtype in (torch.float64, torch.complex128):

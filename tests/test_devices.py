@@ -1,4 +1,4 @@
-"""Everything that computes, on a device that refuses what CUDA and MPS refuse."""
+"""Every computation, on a pretended device that raises the errors of CUDA and MPS."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_training_takes_a_device(device):
     assert history["val_accuracy"][-1] > 0.5
 
 
-def test_pictures_that_stay_on_disk_are_trained_on_and_audited_on_the_device(device, tmp_path):
+def test_training_and_audit_on_the_device_take_images_on_disk(device, tmp_path):
     net, data = tiny_network(), on_disk(tiny_data(), tmp_path)
     history = fit(net, data, epochs=2, lr=0.02, batch_size=32, device=device.type)
     assert history["val_accuracy"][-1] > 0.5
@@ -89,7 +89,7 @@ def test_pictures_that_stay_on_disk_are_trained_on_and_audited_on_the_device(dev
     assert audit(net.to(device), data, [1], **others, target=0.9, layer="head")["probe"] > 0.5
 
 
-def test_training_goes_on_from_a_checkpoint_on_the_device(device, tmp_path):
+def test_training_continues_from_a_checkpoint_on_the_device(device, tmp_path):
     whole, stopped = tiny_network(), tiny_network()
     numbers = {"epochs": 3, "lr": 0.02, "batch_size": 32, "device": device.type}
     fit(whole, tiny_data(), **numbers, checkpoint=tmp_path / "whole.safetensors")
@@ -99,7 +99,7 @@ def test_training_goes_on_from_a_checkpoint_on_the_device(device, tmp_path):
 
 
 @pytest.mark.parametrize("layer, recipe", [("head", "calibrated"), ("head", "published"), ("input", "calibrated")])
-def test_impressions_are_made_and_judged_on_the_device(network, layer, recipe):
+def test_impressions_are_made_and_diagnosed_on_the_device(network, layer, recipe):
     impressions = make_impressions(network, layer, samples=4, recipe=recipe, steps=3)
     assert not on_device(impressions.x)
     assert len(diagnose(network, impressions)) == 4
@@ -133,7 +133,7 @@ def test_evaluation_and_its_tail_agree_on_the_device(network, monkeypatch, tmp_p
     assert torch.equal(kept[0], again[0])
 
 
-def test_an_audit_of_a_network_on_the_device(network):
+def test_an_audit_runs_on_the_device(network):
     golden, stranger = tiny_network(2).to(get_device(network)), tiny_network(3).to(get_device(network))
     numbers = audit(network, tiny_data(), [1], golden=golden, stranger=stranger, target=0.9, layer="head")
     assert numbers["probe"] > 0.5

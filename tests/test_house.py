@@ -1,8 +1,8 @@
-"""The house as it is meant to be, read off the source: who imports whom, how large rooms are, what names they use."""
+"""The house as it is meant to be, read off the source: who imports whom, and which names the face has."""
 
 import ast
 import graphlib
-import itertools
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -16,11 +16,12 @@ import unlearn_lib
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "unlearn_lib"
 ROWS = """
-    shell common options team store networks zeroshot data training evaluation auditing experiment presets sweep figures
-    panels __main__
+    shell common options processes store networks zeroshot data training evaluation auditing experiment presets sweep
+    figures panels __main__
 """.split()  # from the ground up: a wing uses those before it
-ZERO_SHOT = {"common", "store", "networks"}  # all that unlearning from a model alone may know
-FLOORS, ROOM, FUNCTION, FACE = 8, 250, 50, 90
+ZERO_SHOT = {"common", "options", "store", "networks"}  # all that unlearning from a model alone may know
+FLOORS = 8
+FACE = 40  # names that a student can hold
 NOT_NAMES = {"words", "own", "said", "kept", "mine", "few", "theirs"}
 FACE_NAMES = """
     agreement ain answers_of audit audit_run audit_table carry_over check_forget class_changes comparison_panel
@@ -169,14 +170,17 @@ def test_importing_the_library_loads_no_figures_no_panels_and_nothing_that_they_
     assert not names & {"seaborn", "scipy", "matplotlib", "ipywidgets", "sklearn"}
 
 
-def test_the_face_has_every_name_that_it_ever_had_each_of_them_is_there_and_it_is_short():
-    assert {*FACE_NAMES.split()} <= {*unlearn_lib.__all__}
-    assert len(set(unlearn_lib.__all__)) == len(unlearn_lib.__all__)
+def test_the_face_is_short_and_every_name_in_it_exists():
+    assert len(unlearn_lib.__all__) == len({*unlearn_lib.__all__}) <= FACE
     for name in unlearn_lib.__all__:
         assert getattr(unlearn_lib, name) is not None
-    assert len((HOUSE / "__init__.py").read_text().splitlines()) < FACE
     with pytest.raises(AttributeError, match="no_such_name"):
         unlearn_lib.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", FACE_NAMES.split())
+def test_a_name_that_once_stood_in_the_face_can_be_imported(name):
+    assert getattr(unlearn_lib, name) is not None
 
 
 def test_every_wing_is_installed():
@@ -186,36 +190,14 @@ def test_every_wing_is_installed():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_a_notebook_takes_its_names_from_the_face(path):
+def test_a_notebook_takes_its_names_from_the_face_or_from_a_wing(path):
     cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    tree = ast.parse("\n".join(cells))
-    taken = list(itertools.chain(*(names for module, names in _whole(tree) if module == "unlearn_lib")))
-    assert {module for module, _ in _whole(tree)} == {"unlearn_lib"}
-    assert {*taken} <= {*unlearn_lib.__all__}
-
-
-def _whole(tree):
-    """The imports of the library, module and names."""
-    for node in ast.walk(tree):
+    for node in ast.walk(ast.parse("\n".join(cells))):
         if isinstance(node, ast.ImportFrom) and wing(node.module) == "unlearn_lib":
-            yield node.module, [alias.name for alias in node.names]
-        elif isinstance(node, ast.Import):
-            yield from ((alias.name + " as a module", []) for alias in node.names if wing(alias.name) == "unlearn_lib")
-
-
-def test_no_room_is_too_long():
-    lengths = {path.relative_to(HOUSE): len(path.read_text().splitlines()) for path in HOUSE.rglob("*.py")}
-    assert not {str(path): length for path, length in lengths.items() if length > ROOM}
-
-
-def test_no_function_is_too_long():
-    functions = {
-        f"{room}.{node.name}": node.end_lineno - node.lineno + 1
-        for room, tree in rooms(HOUSE).items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    assert not {name: length for name, length in functions.items() if length > FUNCTION}
+            module = importlib.import_module(node.module)
+            assert node.module.count(".") <= 1
+            for alias in node.names:
+                assert alias.name in (unlearn_lib.__all__ if module is unlearn_lib else vars(module))
 
 
 def test_variables_have_the_fields_names():

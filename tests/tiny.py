@@ -77,18 +77,21 @@ def on_disk(data: Data, folder: Path) -> Data:
 
 
 @dataclass(frozen=True)
-class Lab:
-    """What an audit asks of an Experiment, for the tiny network: its runs are trained in half a second."""
+class TinyExperiment:
+    """The part of an Experiment that an audit needs, with the tiny network: half a second a training."""
 
     root: Path
     seed: int = 0
-    forget_classes: tuple[int, ...] = (1,)
+    forget_classes: tuple[int, ...] = (1, 3)
     data: Data = field(default_factory=tiny_data)
     model, version, start = "tiny", None, MappingProxyType({})
 
     @cached_property
     def dataset(self) -> Data:
         return self.data
+
+    def variant(self, **changes) -> "TinyExperiment":
+        return replace(self, **changes)
 
     def run_name(self, *parts: str) -> str:
         return run_name(self.model, self.dataset.name, self.seed, *parts, version=self.version)

@@ -10,10 +10,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from contextvars import ContextVar
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from platformdirs import user_data_path
 from tqdm.auto import tqdm
+
+if TYPE_CHECKING:  # torch takes a second to import, and the shell's help needs none of it
+    import torch
 
 _ABOVE = Path(__file__).resolve().parents[1]
 _CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_dir()
@@ -36,9 +39,37 @@ class NotFound(UserError, FileNotFoundError):
 
 
 def show_log(stream=None) -> None:
-    """Show what is done and reused, a line each, on `stream` (standard output by default: a notebook's cell)."""
-    log.handlers = [logging.StreamHandler(stream or sys.stdout)]
+    """Show what the program does and reuses, a line each, on `stream`, by default standard output.
+
+    A second call replaces the handler of the first one; other handlers stay. A screen shows no line twice: where the
+    root logger (`logging.basicConfig`) writes it there, this handler does not.
+    """
+    for handler in [*log.handlers]:
+        if handler.name == show_log.__name__:
+            log.removeHandler(handler)
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.name = show_log.__name__
+    handler.addFilter(lambda record: not (_is_screen(handler) and _is_on_screen(record)))
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
+
+
+def _is_screen(handler: logging.Handler) -> bool:
+    return getattr(handler, "stream", None) in (sys.stdout, sys.stderr)
+
+
+def _is_on_screen(record: logging.LogRecord) -> bool:
+    """Return whether the root logger writes the record to a screen."""
+    return log.propagate and any(_is_screen(h) and record.levelno >= h.level for h in logging.root.handlers)
+
+
+def count_threads() -> int | None:
+    """Return the number of threads that $OMP_NUM_THREADS allows; None where it gives no number.
+
+    OpenMP accepts a list, such as `4,2`, with one number a level of nesting. The first one counts here.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdigit() and int(first) else None
 
 
 def read_text(path: Path, argument: str) -> str:
@@ -224,27 +255,29 @@ def check_positive(**numbers: object) -> dict[str, int | float]:
 
 
 def check_classes(classes: Collection[int], num_classes: int, *, none: bool = False) -> list[int]:
-    """Class indices, sorted; raises UserError where one is out of range or there are none (`none` allows that)."""
-    chosen = sorted({as_number("classes", c) for c in as_list(classes)})
+    """Return class indices, sorted. Raises UserError where one is out of range, or where there are none.
+
+    none: accept an empty collection.
+    """
+    chosen = sorted({check_number("classes", c, whole=True) for c in as_list(classes)})
     if not (chosen or none) or min(chosen, default=0) < 0 or max(chosen, default=0) >= num_classes:
-        raise UserError(f"classes: {chosen} given; at least one from 0 to {num_classes - 1} is accepted")
+        raise UserError(f"classes: got {chosen}; expected at least one from 0 to {num_classes - 1}")
     return chosen
 
 
 def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
-    """Forget classes as sorted indices; raises UserError where none or all are given, or one is out of range."""
-    chosen = sorted({as_number("forget", c) for c in as_list(forget)})
+    """Return the forget classes as sorted indices. Raises UserError for none, for all, and for one out of range."""
+    chosen = sorted({check_number("forget", c, whole=True) for c in as_list(forget)})
     if not chosen or chosen[0] < 0 or chosen[-1] >= num_classes or len(chosen) == num_classes:
         given = "none" if not chosen else "all" if chosen == list(range(num_classes)) else chosen
-        raise UserError(
-            f"forget: {given} given; between 1 and {num_classes - 1} of the classes 0 to {num_classes - 1} "
-            "can be forgotten"
-        )
+        raise UserError(f"forget: got {given}; expected 1 to {num_classes - 1} of the classes 0 to {num_classes - 1}")
     return chosen
 
 
-def pick_device(name: str | None = None) -> torch.device:
+def pick_device(name: str | None = None) -> "torch.device":
     """The device by name, else the best there is: CUDA, then MPS, then the CPU. Raises UserError on others."""
+    import torch
+
     available = ["cpu"]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
@@ -259,23 +292,27 @@ def pick_device(name: str | None = None) -> torch.device:
     return device
 
 
-def get_device(model: torch.nn.Module) -> torch.device:
+def get_device(model: "torch.nn.Module") -> "torch.device":
     """Where a model's parameters are."""
     return next(model.parameters()).device
 
 
-def free_memory(device: torch.device) -> float:
+def free_memory(device: "torch.device") -> float:
     """Bytes that are free on a CUDA device; no bound for others, and where nobody can tell."""
+    import torch
+
     with suppress(RuntimeError, AssertionError):
         return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
     return math.inf
 
 
-def fast_arithmetic(device: torch.device, precision: str | None = None) -> AbstractContextManager:
+def fast_arithmetic(device: "torch.device", precision: str | None = None) -> AbstractContextManager:
     """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing.
 
     precision: float32 or bfloat16, to have that one in any case.
     """
+    import torch
+
     if precision is not None:
         return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     if device.type == "cuda":

@@ -10,6 +10,12 @@ from dataclasses import MISSING, Field, field, fields
 from unlearn_lib.common import UserError, check_number, check_switch
 
 KINDS = ("whole", "number", "switch", "text")
+PLACES = {  # options of every command: where things lie and are done
+    "data_root": {"metavar": "DIR", "help": "where data sets lie; by default $UNLEARN_DATA, else data/"},
+    "runs_root": {"metavar": "DIR", "help": "where runs are kept; by default $UNLEARN_RUNS, else data/runs/"},
+    "device": {"metavar": "NAME", "help": "cuda, mps or cpu; by default the first of these that exists"},
+    "version": {"metavar": "NAME", "help": "appended to the names of run folders; by default nothing"},
+}
 
 
 def option(
@@ -18,7 +24,6 @@ def option(
     *,
     help: str,
     metavar: str | None = None,
-    flag: str | None = None,
     choices: Collection[str] | None = None,
     **limits: float,
 ) -> Field:
@@ -29,11 +34,10 @@ def option(
         default: without one the option is required. None means that the program chooses.
         help: one phrase for the shell, with the unit.
         metavar: what stands for the value in the shell's help.
-        flag: a short flag of the shell, such as `-d`.
         choices: the accepted texts, where there are few.
         limits: of a number, as `check_number` takes them.
     """
-    details = {"kind": kind, "help": help, "metavar": metavar, "flag": flag, "choices": choices, "limits": limits}
+    details = {"kind": kind, "help": help, "metavar": metavar, "choices": choices, "limits": limits}
     return field(default=default, metadata=details)
 
 

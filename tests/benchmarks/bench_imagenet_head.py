@@ -11,7 +11,6 @@ import argparse
 import resource
 import time
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -30,6 +29,7 @@ from unlearn_lib import (
     score,
     split,
 )
+from unlearn_lib.figures import fit_cost
 
 FORGET = [*range(50), *range(390, 440), *range(950, 1000)]
 RANDOM = (1, 10, 100, 300, 500)
@@ -131,11 +131,9 @@ def main():
     device = pick_device(args.device)
     resnet50(device)
     table = cost(device)
-    count = table["classes"] * table["samples"]
-    each, start = np.polyfit(count, table["seconds"], 1)
-    left = (table["seconds"] - start - each * count).var() / table["seconds"].var()
+    line, r2 = fit_cost(table["classes"] * table["samples"], table["seconds"])
     print(table.to_string(index=False, float_format="{:.3f}".format))
-    print(f"{start:.3f} s + {1000 * each:.3f} s a thousand impressions, R2 {1 - left:.4f}")
+    print(f"{line[0]:.3f} s + {1000 * line[1]:.3f} s a thousand impressions, R2 {r2:.4f}")
     save_figure(
         plot_scaling(table, f"Impressions at ResNet18's head, 512x1000, on {device}"), "cost_classes", args.figures
     )

@@ -129,35 +129,38 @@ data/splits.py: test_data test_bites
 data/pictures.py: test_pictures test_public_cases
 - upright = ImageOps.exif_transpose(picture)
 + upright = picture
-training/fitting.py: test_bites test_training
-- data.train.without(forget), data.val.without(forget)
-+ data.train.without(forget), data.test.without(forget)
-- data.train.without(forget), data.val.without(forget)
-+ data.train, data.val.without(forget)
+training.py: test_bites test_training
+- data.val.without(forget)
++ data.test.without(forget)
+- train = data.train.without(forget)
++ train = data.train
 - torch.manual_seed(seed * 100_003 + epoch)
 + torch.manual_seed(epoch)
-- load_state(model, training.best)
+- load_state(model, best)
 + pass
-training/loop.py: test_bites test_training
-- if self.data.flip:
+- if data.flip:
 + if False:
 - smoothing * allowed / allowed.sum()
 + smoothing * allowed / len(allowed)
+- if epoch + 1 == epochs else math.inf
++ if False else math.inf
 evaluation.py: test_evaluation test_bites
 - / total if total else None
 + / count.sum().item() if total else None
-auditing/attacks.py: test_auditing
-- float(reader.fit(train, train_labels)
-+ float(reader.fit(test, test_labels)
-- members = _some(data.train.only(forget), 2000
-+ members = _some(data.train.without(forget), 2000
+auditing/attacks.py: test_attacks
+- probe.fit(train.cpu().numpy(), train_labels.cpu().numpy())
++ probe.fit(test.cpu().numpy(), test_labels.cpu().numpy())
+- members = data.train.only(forget)
++ members = data.train.without(forget)
 - torch.optim.Adam(model.parameters(), lr=1e-3)
 + torch.optim.Adam(model.parameters(), lr=1e-2)
-auditing/verdict.py: test_auditing
-- stdtrit(n - 1, 0.975)) * std * math.sqrt(1 + 1 / n)
-+ 3.0) * std
-- numbers.std().item() if n > 1
-+ numbers.std(correction=0).item() if n > 1
+auditing/verdict.py: test_verdict
+- stdtrit(n - 1, 0.975).item() * band["std"] * math.sqrt(1 + 1 / n)
++ 3.0 * band["std"]
+- numbers.std().item()
++ numbers.std(correction=0).item()
+- goal = _relearn_target(pair["original"], forget)
++ goal = target
 experiment/steps.py: test_bites test_runs
 - method=method, seed=lab.seed, **numbers
 + method=method, **numbers

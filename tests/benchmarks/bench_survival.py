@@ -23,7 +23,7 @@ os.environ["UNLEARN_PROGRESS"] = "0"
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "experiment")]
 
 from test_survival import STEPS, bits, flipped, killed, lab_in, reading, scratch  # noqa: E402
-from tiny import Lab  # noqa: E402
+from tiny import TinyExperiment  # noqa: E402
 
 from unlearn_lib import UserError, audit_run, open_run  # noqa: E402
 from unlearn_lib.networks import run_names  # noqa: E402
@@ -68,7 +68,7 @@ def steps_killed(folder, kills, chance):
 def audits_killed(folder, kills, chance):
     blocks = []
     for name, times in (("audit", 0), ("audit-killed", kills)):
-        experiment = Lab(folder / name)
+        experiment = TinyExperiment(folder / name)
         experiment.root.mkdir()
         run = (experiment.train(), experiment.golden(), experiment.unlearn())[-1]
         for _ in range(times):

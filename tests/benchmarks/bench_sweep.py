@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from unlearn_lib import Experiment, run_sweep
 from unlearn_lib.networks import run_names
-from unlearn_lib.sweep.cluster import _connected
+from unlearn_lib.sweep.cluster import _connect
 
 
 def grid(args):
@@ -38,7 +38,7 @@ def timed(what, work):
 
 
 def swept(args, root, workers, kills=0):
-    with _connected(None, None, workers) as client:  # started before the clock
+    with _connect(None, None, workers) as client:  # started before the clock
         client.run(__import__, "unlearn_lib.sweep")
         client.run(__import__, "unlearn_lib.figures")
         done = threading.Event()
@@ -92,7 +92,7 @@ def main():
     print(f"points lost: {(rows['status'] == 'failed').sum()}; finished runs made again after a kill: {len(again)}")
     masks = {"model": ["lenet5"], "data": ["digits"], "forget": [[c] for c in range(args.classes)], "method": ["mask"]}
     masks |= {"train_epochs": [args.train_epochs], "seed": list(range(args.seeds)), "samples": [1]}
-    with _connected(None, None, 1) as client:
+    with _connect(None, None, 1) as client:
         first = masks | {"samples": [2], "forget": [[0]]}
         run_sweep(first, client=client, runs_root=folder / "one")  # after which the worker has begun
         sweep, rows = timed("masks, swept", lambda: run_sweep(masks, client=client, runs_root=folder / "one"))

@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from tiny import START, Lab
+from tiny import START, TinyExperiment
 
 from unlearn_lib import Experiment, UserError, audit_run, make_model, open_run, save_figure, store
 from unlearn_lib.__main__ import main
@@ -127,7 +127,7 @@ def test_an_audit_that_is_killed_says_the_same_the_next_time(tmp_path, monkeypat
         monkeypatch.setattr(sys.modules[f"unlearn_lib.auditing.{room}"], "LIMIT", 20)
     blocks = []
     for name, kills in (("whole", 0), ("killed", 3)):
-        experiment = Lab(tmp_path / name)
+        experiment = TinyExperiment(tmp_path / name)
         experiment.root.mkdir()
         run = (experiment.train(), experiment.golden(), experiment.unlearn())[-1]
         for i in range(kills):
@@ -177,7 +177,7 @@ def test_of_two_processes_one_trains_the_other_waits_and_takes_over_when_its_own
     first.join()
     assert second.exitcode == 0
     told = (tmp_path / "second").read_text()
-    assert "gone on with after epoch 1" in told and "trained in" in told
+    assert "continued after epoch 1" in told and "trained in" in told
     assert bits(tmp_path / "runs").items() <= bits(whole).items()
 
 

@@ -1,11 +1,13 @@
 """A sweep makes every point once, what is shared before, and goes on whatever happens to a worker or a point."""
 
+import datetime
 import os
 import signal
 import threading
 import time
 
 import dask
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -18,8 +20,8 @@ from unlearn_lib import UserError, leaderboard, open_run, run_sweep
 from unlearn_lib.__main__ import main
 from unlearn_lib.figures import plot_leaderboard
 from unlearn_lib.networks import amend_run, run_names
-from unlearn_lib.sweep import expand_grid
-from unlearn_lib.sweep.cluster import _connected
+from unlearn_lib.sweep import expand_grid, save_rows
+from unlearn_lib.sweep.cluster import _connect
 from unlearn_lib.sweep.points import band_seeds
 
 GRID = {"model": ["lenet5"], "data": ["digits"], "forget": [[0], [1, 2]], "train_epochs": [1], "seed": [0, 1]}
@@ -66,10 +68,10 @@ def test_a_class_whose_name_is_a_number_is_another_than_that_of_this_index():
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"learning": [1]}, "grid: 'learning' given; accepted are"),
-        ({"lr": 0.1}, "grid: lr = 0.1 given; a list is accepted, as [0.1]"),
-        ({"seed": []}, "grid: seed = [] given; a list"),
-        ({"forget": [0, 1]}, "grid: forget = [0, 1] given; a list of lists is accepted"),
+        ({"learning": [1]}, "grid: got 'learning'; expected"),
+        ({"lr": 0.1}, "grid: got lr = 0.1; expected a list, such as [0.1]"),
+        ({"seed": []}, "grid: got seed = []; expected a list"),
+        ({"forget": [0, 1]}, "grid: got forget = [0, 1]; expected a list of lists"),
     ],
 )
 def test_a_grid_that_is_none_is_refused(change, sentence):
@@ -159,7 +161,7 @@ def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swep
     grid = GRID | {"method": ["mask", "nonsense"], "seed": [0], "forget": [[0], [77]]}
     rows = run_sweep(grid, client=client, runs_root=swept[0])
     assert rows["status"].tolist().count("failed") == 3
-    assert rows.loc[rows["method"] == "nonsense", "error"].str.contains("method: 'nonsense' given").any()
+    assert rows.loc[rows["method"] == "nonsense", "error"].str.contains("method: got 'nonsense'").any()
     assert rows["error"].str.contains("77").sum() >= 1
     assert (rows["status"] == "there").sum() == 1
 
@@ -167,7 +169,7 @@ def test_a_point_that_fails_is_a_row_with_its_sentence_and_the_others_go_on(swep
 def test_a_training_that_fails_is_the_sentence_of_all_its_points(tmp_path, client):
     rows = run_sweep(GRID | {"train_lr": [1e6], "seed": [0]}, client=client, runs_root=tmp_path)
     assert set(rows["status"]) == {"failed"}
-    assert rows["error"].str.contains("the loss is not finite").all()
+    assert rows["error"].str.startswith("lr: got 1e+06").all()
 
 
 def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept):
@@ -177,7 +179,7 @@ def test_the_leaderboard_has_means_over_forget_sets_and_spread_over_seeds(swept)
     assert board.loc[("lenet5", "digits", "mask"), "RA"] == pytest.approx(mask.mean())
     assert board.loc[("lenet5", "digits", "mask"), "RA_std"] == pytest.approx(mask.std())
     assert board["n"].tolist() == [4, 4]
-    with pytest.raises(UserError, match="metric: 'nonsense' given; accepted: .*golden_retain_accuracy"):
+    with pytest.raises(UserError, match="metric: got 'nonsense'; expected .*golden_retain_accuracy"):
         leaderboard(rows, "nonsense")
 
 
@@ -194,8 +196,8 @@ def test_points_that_say_nothing_of_a_setting_are_a_setting_of_their_own():
         ("default", "default", "0.5"),
     ]
     assert board["n"].tolist() == [1, 1, 1, 1]
-    legend = plot_leaderboard(board, "unlearned_forget_accuracy", "title").axes[0].get_legend()
-    names = [text.get_text() for text in legend.get_texts()]
+    axis = plot_leaderboard(board, "unlearned_forget_accuracy", "title").axes[0]
+    names = [label.get_text() for label in axis.get_yticklabels()]
     assert names == ["distill", "distill, layer conv2, epochs 40", "distill, layer conv2, epochs 20", "distill, lr 0.5"]
 
 
@@ -214,19 +216,6 @@ def test_a_run_that_two_points_name_counts_once():
     assert (board["RA"].item(), board["n"].item()) == (pytest.approx(0.7), 2)
 
 
-def test_settings_of_one_value_stand_side_by_side_on_the_leaderboard():
-    board = pd.DataFrame({"RA": [0.9, 0.9, 0.5], "RA_std": 0.01, "FA": 0.0, "FA_std": 0.0})
-    methods = [("lenet5", "digits", method) for method in ("mask", "distill", "neggrad+")]
-    board.index = pd.MultiIndex.from_tuples(methods, names=["model", "data", "method"])
-    figure = plot_leaderboard(board, "FA", "title")
-    figure.canvas.draw()
-    marks = [container.lines[0] for container in figure.axes[0].containers]
-    places = [mark.get_transform().transform(mark.get_xydata())[0] for mark in marks]
-    assert all(figure.axes[0].get_window_extent().contains(*place) for place in places)
-    assert places[1][0] - places[0][0] == pytest.approx(14 * figure.dpi / 72)
-    assert places[2][0] - places[1][0] == pytest.approx(14 * figure.dpi / 72)
-
-
 def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
     (tmp_path / "mine.toml").write_text(
         'model = ["lenet5"]\ndata = ["digits"]\nforget = [[0]]\ntrain_epochs = [1]\nsamples = [10]\nseed = [0, 1]\n'
@@ -234,8 +223,8 @@ def test_the_shell_leaves_two_tables_and_a_figure(swept, tmp_path, capsys):
     )
     assert main(["sweep", str(tmp_path / "mine.toml"), "--figure", "--runs-root", str(swept[0])]) == 0
     folder = swept[0] / "sweeps"
-    assert {path.name for path in folder.iterdir()} == {"mine.csv", "mine.parquet", "mine.png"}
-    table, parquet = pd.read_csv(folder / "mine.csv"), pd.read_parquet(folder / "mine.parquet")
+    assert {path.suffix for path in folder.iterdir()} == {".csv", ".parquet", ".png"}
+    table, parquet = pd.read_csv(*folder.glob("mine-*.csv")), pd.read_parquet(*folder.glob("mine-*.parquet"))
     assert len(table) == len(parquet) == 4
     assert table["unlearned_retain_accuracy"].tolist() == parquet["unlearned_retain_accuracy"].tolist()
     assert "neggrad+" in capsys.readouterr().out
@@ -251,7 +240,7 @@ def forked():
 
 def test_workers_bind_to_loopback_and_a_killed_one_loses_nothing(tmp_path, forked):
     before = _listening()
-    with _connected(None, None, 1) as client:
+    with _connect(None, None, 1) as client:
         assert {address.ip for address in _listening() - before} == {"127.0.0.1"}
         assert list(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == [None]  # slow convolutions
         pids = list(client.run(os.getpid).values())
@@ -278,5 +267,52 @@ def _kill_once_there_is(root, pid):
 
 def test_a_scheduler_that_does_not_answer_is_a_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("unlearn_lib.sweep.cluster.WAIT", 0.5)
-    with pytest.raises(UserError, match="scheduler: tcp://127.0.0.1:1 given, where no scheduler"):
+    with pytest.raises(UserError, match="scheduler: got tcp://127.0.0.1:1, where no scheduler"):
         run_sweep(GRID, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"grid": 5}, "grid: got grid = 5; expected tables"),
+        ({"grid": {"seed": [1]}}, "grid: got grid = {'seed'.*each under a line"),
+        ({"seed": [datetime.date(2026, 1, 2)]}, "grid: got datetime.date.* in seed"),
+        ({"weights": [None]}, "grid: got None in weights"),
+    ],
+)
+def test_expand_grid_refuses_what_is_no_list_of_values(content, message):
+    with pytest.raises(UserError, match=message):
+        expand_grid(GRID | content)
+
+
+def test_expand_grid_takes_paths_and_numpy_numbers_as_json_has_them(tmp_path):
+    grid = GRID | {"data": [tmp_path], "seed": [np.int64(3)], "forget": [[np.int64(1)]], "method": ["mask"]}
+    (point,) = expand_grid(grid)
+    assert (point["data"], point["seed"], point["forget"]) == (str(tmp_path), 3, [1])
+
+
+def test_values_that_are_not_accepted_fail_before_any_work_and_can_be_written(tmp_path):
+    grid = GRID | {"method": ["mask"], "seed": [2**63], "forget": [[0]], "train_epochs": [1, "many"]}
+    rows = run_sweep(grid, scheduler="tcp://127.0.0.1:1", runs_root=tmp_path)  # no worker is needed
+    assert rows["status"].tolist() == ["failed", "failed"]
+    assert rows["error"].str.contains("seed: got 9223372036854775808|train_epochs: got 'many'").all()
+    for path in save_rows(rows, tmp_path / "table"):
+        assert path.is_file()
+
+
+def test_a_sweep_whose_points_all_fail_says_why_and_counts_none_of_them_as_there(tmp_path, caplog):
+    caplog.set_level("INFO")
+    rows = run_sweep(GRID | {"method": ["nonsense"], "forget": [[0]]}, runs_root=tmp_path)
+    assert "sweep: 2 points, 0 of them there already" in caplog.text
+    with pytest.raises(UserError, match="sweep: all 2 points failed; the first one: method: got 'nonsense'"):
+        leaderboard(rows)
+
+
+def test_two_grids_of_one_file_name_have_tables_of_their_own(swept, tmp_path):
+    for folder, method in (("a", "mask"), ("b", "neggrad+")):
+        (tmp_path / folder).mkdir()
+        lines = 'model = ["lenet5"]\ndata = ["digits"]\nforget = [[0]]\ntrain_epochs = [1]\nsamples = [10]\n'
+        (tmp_path / folder / "same.toml").write_text(f'{lines}method = ["{method}"]\n')
+        assert main(["sweep", str(tmp_path / folder / "same.toml"), "--runs-root", str(swept[0])]) == 0
+    tables = [pd.read_csv(path) for path in (swept[0] / "sweeps").glob("same-*.csv")]
+    assert sorted(table["method"].item() for table in tables) == ["mask", "neggrad+"]

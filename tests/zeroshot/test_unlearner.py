@@ -21,10 +21,9 @@ from unlearn_lib import (
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.networks import shares_weights, split
-from unlearn_lib.zeroshot import PUBLISHED, Impressions, Switches, carry_over, carrying, describe_carry_over
+from unlearn_lib.zeroshot import METHODS, Impressions, Switches, Unlearning, carry_over, carrying, describe_carry_over
 from unlearn_lib.zeroshot.carrying import held_out
-from unlearn_lib.zeroshot.methods import batch_losses
-from unlearn_lib.zeroshot.unlearner import default_learning_rate
+from unlearn_lib.zeroshot.methods import default_learning_rate, published_losses
 
 FORGET = [1, 2, 3, 4]
 SHORT = {"lr": 1e-3, "epochs": 2}
@@ -103,8 +102,7 @@ def test_only_the_tail_changes_and_the_input_model_keeps_its_bits(model, impress
 
 def test_published_changes_the_heads_bias_alone(model, published_impressions):
     before = copy.deepcopy(model.state_dict())
-    numbers = PUBLISHED | {"epochs": 2}
-    unlearned, _, _ = ZeroShotUnlearner(model, published_impressions, FORGET, method="published", **numbers).unlearn()
+    unlearned, _, _ = ZeroShotUnlearner(model, published_impressions, FORGET, method="published", epochs=2).unlearn()
     changed = {name for name, tensor in unlearned.state_dict().items() if not torch.equal(before[name], tensor)}
     assert changed == {"fc3.bias"}
 
@@ -175,7 +173,7 @@ def test_each_batch_is_an_adamw_step_at_a_falling_rate_on_the_weighted_losses_at
 
 
 def test_published_forgets_though_its_signs_are_reversed(model, published_impressions, digits):
-    numbers = PUBLISHED | {"lr": 3e-2, "epochs": 150}
+    numbers = {"lr": 3e-2, "epochs": 150}
     unlearned, _, _ = ZeroShotUnlearner(model, published_impressions, FORGET, method="published", **numbers).unlearn()
     assert evaluate(unlearned, digits, FORGET)["forget_accuracy"] <= 0.02
 
@@ -243,18 +241,17 @@ def test_the_distillation_target_is_the_masked_original(seed):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"method": "scrub"}, "method: 'scrub' given"),
-        ({"layer": "fc9"}, "layer: 'fc9' given"),
+        ({"method": "scrub"}, "method: got 'scrub'"),
+        ({"layer": "fc9"}, "layer: got 'fc9'"),
         ({"layer": "fc2"}, "the impressions are inputs of 'fc3'"),
-        ({"method": "published", "layer": "fc2"}, "published works at the head"),
-        ({"lr": 0.0}, "lr: 0.0 given"),
-        ({"lr": float("nan")}, "lr: nan given"),
-        ({"lr": float("inf")}, "lr: inf given"),
-        ({"epochs": 0}, "epochs: 0 given"),
-        ({"forget_weight": -1.0}, "forget_weight: -1.0 given"),
-        ({"forget": []}, "forget: none given"),
-        ({"forget": range(10)}, "forget: all given"),
-        ({"forget": [10]}, r"forget: \[10\] given"),
+        ({"lr": 0.0}, "lr: got 0.0"),
+        ({"lr": float("nan")}, "lr: got nan"),
+        ({"lr": float("inf")}, "lr: got inf"),
+        ({"epochs": 0}, "epochs: got 0"),
+        ({"forget_weight": -1.0}, "forget_weight: got -1.0"),
+        ({"forget": []}, "forget: got none"),
+        ({"forget": range(10)}, "forget: got all"),
+        ({"forget": [10]}, r"forget: got \[10\]"),
     ],
 )
 def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, arguments, message):
@@ -262,24 +259,47 @@ def test_what_it_does_not_accept_is_named_before_any_work(model, impressions, ar
         ZeroShotUnlearner(model, impressions, **({"forget": FORGET} | arguments))
 
 
+def test_published_is_refused_before_the_head(model):
+    with pytest.raises(UserError, match="layer: got 'fc2'; published works at the head"):
+        ZeroShotUnlearner(model, make_impressions(model, "fc2", samples=2), FORGET, method="published")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_runs_with_its_own_numbers_where_none_are_given(name):
+    assert Unlearning(name).numbers == METHODS[name].numbers
+    assert Unlearning(name).recipe == METHODS[name].recipe
+    assert Unlearning("published").epochs != Unlearning("deep").epochs != Unlearning("neggrad+").epochs
+
+
+def test_zero_is_the_name_of_a_layer(model):
+    assert Unlearning(layer=0).layer == "0"
+    assert Unlearning(layer=0).find_layer(model) == "0"
+
+
+def test_the_mask_is_the_same_unlearning_for_any_numbers(caplog):
+    caplog.set_level("INFO")
+    assert Unlearning("mask", epochs=5) == Unlearning("mask")
+    assert "mask trains nothing; epochs has no effect" in caplog.text
+
+
 def test_forgetting_a_class_without_impressions_is_refused(model):
     some = make_impressions(model, samples=2, classes=[0, 1, 5])
-    with pytest.raises(ValueError, match=r"forget: \[1, 3\] given, but there are no impressions of \[3\]"):
+    with pytest.raises(ValueError, match=r"forget: got \[1, 3\], but there are no impressions of \[3\]"):
         ZeroShotUnlearner(model, some, [1, 3])
     ZeroShotUnlearner(model, some, [1])
 
 
 def test_a_learning_rate_that_diverges_says_so(model, impressions, published_impressions):
-    with pytest.raises(ValueError, match="lr: with 1000.0 the loss runs away"):
+    with pytest.raises(ValueError, match="lr: got 1000.0, with which the loss diverges"):
         ZeroShotUnlearner(model, impressions, FORGET, lr=1e3).unlearn()
-    with pytest.raises(ValueError, match="lr: with 10000000000.0 the loss runs away"):
+    with pytest.raises(ValueError, match="lr: got 10000000000.0, with which the loss diverges"):
         ZeroShotUnlearner(model, published_impressions, FORGET, method="published", lr=1e10).unlearn()
 
 
 def test_a_loss_that_is_no_number_says_so_also_beside_one_that_is(model):
     labels = torch.arange(10).repeat_interleave(20)[:180]  # drawn pictures may miss a class, here 9
     drawn = Impressions("fc3", torch.full((180, 84), float("nan")), labels, "drawn", 0.0)
-    with pytest.raises(ValueError, match="the loss runs away"):
+    with pytest.raises(ValueError, match="the loss diverges"):
         ZeroShotUnlearner(model, drawn, [9]).unlearn()
 
 
@@ -401,7 +421,8 @@ def test_what_cannot_be_told_is_no_pass():
 def test_the_proses_signs_are_the_published_ones_turned_round():
     z, y = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 0, 1])
     forget = torch.tensor([True, False, False, True])
-    published, prose = (batch_losses("published", z, z, y, forget, Switches(prose_signs=s)) for s in (False, True))
+    losses = (published_losses(Switches(prose_signs=prose)) for prose in (False, True))
+    published, prose = ([loss(z, z, y, forget) for loss in pair] for pair in losses)
     assert published[0] > 0 > published[1]
     assert [-loss for loss in published] == prose
 
@@ -466,7 +487,7 @@ def test_weights_that_are_used_before_and_behind_the_layer_are_refused():
     net.input_shape, net[3].weight = (1, 2, 4), net[1].weight
     at_head, inside = (make_impressions(net, layer, samples=2) for layer in ("5", "3"))
     ZeroShotUnlearner(net, at_head, [1])
-    with pytest.raises(UserError, match="layer: '3' given, but some weights are used before and behind it"):
+    with pytest.raises(UserError, match="layer: got '3', but some weights are used both before and behind it"):
         ZeroShotUnlearner(net, inside, [1])
 
 

@@ -1,6 +1,7 @@
-"""Metrics of two networks' answers and weights, each a function of its own.
+"""Metrics: numbers that compare the answers or the weights of two networks.
 
-F forget classes, R retain classes; a golden network never saw F. Logits [N, K] may be on any device, in any precision.
+F: forget classes. R: retain classes. Golden: a network that never saw F. Logits [N, K] may be on any device, in any
+precision.
 """
 
 import math
@@ -13,36 +14,41 @@ from unlearn_lib.evaluation import confusion_matrix
 
 
 def js_divergence(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Jensen-Shannon divergence of the softmax of two sets of logits [N, K], in nats, [N]: 0 to ln 2, symmetric.
+    """Return the Jensen-Shannon divergence of two networks' softmax, one value a picture.
 
     JS = KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2 (Lin, IEEE Trans. Information Theory 1991). A widely
-    copied version computes KL(m || p), and its mean over classes too: it has no such bound.
-    Raises UserError on logits that make no distribution (NaN, +inf, a row of -inf alone).
+    copied version computes KL(m || p) and averages over the classes too. That version has no such bound.
+
+    Args:
+        first, second: logits [N, K].
+
+    Returns:
+        float64 [N], in nats, symmetric, 0 to ln 2.
+
+    Raises:
+        UserError: the logits make no distribution (NaN, +inf, a row of -inf alone).
     """
-    p, q = (logits.cpu().double().log_softmax(1) for logits in (first, second))
-    if p.isnan().any() or q.isnan().any():
-        raise UserError("logits: NaN or +inf given; numbers are accepted, and -inf in some classes")
-    m = torch.logaddexp(p, q) - math.log(2)
-
-    def kl(a: torch.Tensor) -> torch.Tensor:
-        return torch.where(a == -torch.inf, 0.0, a.exp() * (a - m)).sum(1)  # 0 log 0 = 0
-
-    return ((kl(p) + kl(q)) / 2).clamp(0, math.log(2))
+    log_p = torch.stack([first.cpu().double(), second.cpu().double()]).log_softmax(2)  # of p and q, [2, N, K]
+    if log_p.isnan().any():
+        raise UserError("logits: got NaN or +inf; expected finite numbers, or -inf in some of the classes")
+    log_m = torch.logaddexp(*log_p) - math.log(2)
+    terms = (log_p.exp() * (log_p - log_m)).where(log_p > -torch.inf, 0.0)  # 0 log 0 = 0
+    return terms.sum(2).mean(0).clamp(0, math.log(2))
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Share of pictures, 0 to 1, to which two sets of logits [N, K] give the same answer (argmax).
+    """Return the share of pictures, 0 to 1, to which two networks give the same answer (argmax of logits [N, K]).
 
-    Trap: two golden networks of different seeds do not agree in everything; read it beside theirs.
+    Trap: two golden networks of different seeds disagree too. Compare with their agreement.
     """
     return (first.argmax(1).cpu() == second.argmax(1).cpu()).double().mean().item()
 
 
 def zrf(logits: torch.Tensor, random_logits: torch.Tensor) -> float:
-    """Zero retrain forgetting: 1 - mean JS to a randomly initialised network on pictures of F, 1 - ln 2 to 1.
+    """Return zero retrain forgetting, 1 - mean JS to a randomly initialised network on pictures of F.
 
-    1 means: as ignorant as if never trained (Chundawat et al., AAAI 2023). Trap: golden itself, which knows what R
-    look like, scores below many methods; read the gap to golden.
+    1 means as ignorant as an untrained network, 1 - ln 2 the opposite (Chundawat et al., AAAI 2023). Trap: golden
+    knows R and scores below many methods. Compare with golden's value.
     """
     return 1 - js_divergence(logits, random_logits).mean().item()
 
@@ -50,27 +56,33 @@ def zrf(logits: torch.Tensor, random_logits: torch.Tensor) -> float:
 def misplaced_answers(
     answers: torch.Tensor, golden_answers: torch.Tensor, labels: torch.Tensor, num_classes: int
 ) -> float:
-    """Share of pictures of F, 0 to 1, that would have to change their answer to be spread as golden spreads them.
+    """Return the share of pictures that must change their answer to be distributed as golden's answers are.
 
-    Half the L1 distance (total variation) of the two networks' answer shares, class by class, mean over the classes
-    of `labels`; all three are classes, int64 [N]. Trap: it compares counts, so that two networks may be at 0 and yet
-    differ on every single picture (`agreement` tells).
+    It is half the L1 distance (total variation) between two networks' answer shares, class by class, averaged over
+    the classes of `labels`. Trap: it compares counts. Two networks at 0 may differ on every picture; see `agreement`.
+
+    Args:
+        answers, golden_answers, labels: classes, int64 [N], of pictures of F.
+
+    Returns:
+        0 to 1.
     """
-    labels, shares = labels.cpu(), []
+    present = labels.cpu().unique()
+    shares = []
     for given in (answers, golden_answers):
-        counts = confusion_matrix(given.cpu(), labels, num_classes).double()[labels.unique()]
+        counts = confusion_matrix(given.cpu(), labels.cpu(), num_classes)[present].double()
         shares.append(counts / counts.sum(1, keepdim=True))
     return ((shares[0] - shares[1]).abs().sum(1) / 2).mean().item()
 
 
 def weight_changes(model: nn.Module, original: nn.Module) -> dict[str, float]:
-    """The tensors that differ from the original's, buffers included, and by how much: |new - old| / |old|, from 0 on.
+    """Return |new - old| / |old|, from 0 on, of every parameter and buffer that differs from the original's.
 
-    Trap: a tensor that was all zero, as a new bias is, has moved by |new - old| / 1e-12.
+    Trap: |old| counts as at least 1e-12, so a tensor of zeros, such as a new bias, changes by a huge factor.
     """
-    pairs = {name: (old.cpu(), model.state_dict()[name].cpu()) for name, old in original.state_dict().items()}
-    return {
-        name: ((new.double() - old.double()).norm() / old.double().norm().clamp(min=1e-12)).item()
-        for name, (old, new) in pairs.items()
-        if not torch.equal(old, new)
-    }
+    state = model.state_dict()
+    changes = {}
+    for name, tensor in original.state_dict().items():
+        old = tensor.cpu().double()
+        changes[name] = (state[name].cpu().double() - old).norm() / old.norm().clamp(min=1e-12)
+    return {name: change.item() for name, change in changes.items() if change != 0}

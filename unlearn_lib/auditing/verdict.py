@@ -1,217 +1,234 @@
-"""The audit of a run: every metric for original, masked, unlearned and golden, beside the golden band.
+"""The audit of a run: every metric for the original, masked, unlearned and golden network, with golden's band.
 
-Golden networks of other seeds differ from each other; the band is where the next of them would lie, by that metric, in
-95 % of cases. So each metric refuses a true golden network in 5 % of cases, and one of ten metrics in up to 40 %.
+Golden networks of different seeds differ. The band of a metric is where the next of them lies in 95 % of cases. So
+each metric refuses a true golden network in 5 % of cases, and at least one of ten metrics does in up to 40 %.
 """
 
-import dataclasses
-import itertools
 import math
 import re
 from collections.abc import Iterable
-from functools import reduce
+from dataclasses import dataclass
+from functools import partial, reduce
 from operator import getitem
 
 import pandas as pd
 import torch
+from scipy.special import stdtrit
 from torch import nn
 
 from unlearn_lib.auditing.attacks import LIMIT, anamnesis_index, audit
 from unlearn_lib.auditing.metrics import weight_changes
-from unlearn_lib.common import UserError, as_list, as_number, check_forget, get_device, log
+from unlearn_lib.common import SEEDS, UserError, as_list, check_forget, check_number, get_device, log
+from unlearn_lib.evaluation import score
 from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, lock_folder
 from unlearn_lib.zeroshot import mask
 
-VERSION = 2  # of the audit's numbers: those of another version are not used again
-STRANGER = 1000  # the seed of the randomly initialised network for ZRF, far from any that was trained
-ROWS = {  # path in the audit, title, factor, digits
-    ("forget_accuracy",): ("forget accuracy, %", 100, 2),
-    ("retain_accuracy",): ("retain accuracy, %", 100, 2),
-    ("probe",): ("linear probe on F, %", 100, 1),
-    ("relearn",): ("relearn time, batches", 1, 0),
-    ("relearn", "ain"): ("AIN", 1, 2),
-    ("membership",): ("membership inference, %", 100, 1),
-    ("js", "forget"): ("JS to golden on F, nats", 1, 3),
-    ("js", "retain"): ("JS to golden on R, nats", 1, 3),
-    ("agreement", "forget"): ("agreement with golden on F, %", 100, 1),
-    ("agreement", "retain"): ("agreement with golden on R, %", 100, 1),
-    ("misplaced",): ("misplaced answers on F, %", 100, 1),
-    ("zrf",): ("ZRF", 1, 3),
-}
-TO_GOLDEN = ("js_forget", "js_retain", "agreement_forget", "agreement_retain", "misplaced")
+VERSION = 2  # of the audit's numbers; numbers of another version are measured again
+STRANGER = 1000  # seed of the randomly initialised network for ZRF, far from the seeds that people train
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric: where it stands in the audit block, and how the table shows it.
+
+    Attributes:
+        path: keys of the audit block, joined by dots.
+        factor: the table shows factor * value.
+        is_to_golden: the metric compares with the reference golden network.
+    """
+
+    path: str
+    title: str
+    factor: int
+    digits: int
+    is_to_golden: bool = False
+
+    def find(self, block: dict) -> dict:
+        """Return the metric's part of an audit block."""
+        return reduce(getitem, self.path.split("."), block)
+
+    def show(self, metric: dict, part: str) -> str:
+        """Return a value of the metric's part of the block as the table shows it."""
+        value = metric[part]
+        if value is None:
+            return f"> {LIMIT}" if self.path == "relearn" and part != "gap" else "-"
+        return f"{self.factor * value:.{self.digits}f}"
+
+    def show_band(self, band: dict) -> str:
+        """Return a `golden_band` as the table shows it."""
+        return f"{self.show(band, 'mean')} ± {self.show(band, 'std')} (n = {band['n']})" if band["n"] > 1 else "-"
+
+
+ROWS = (
+    Row("forget_accuracy", "forget accuracy, %", 100, 2),
+    Row("retain_accuracy", "retain accuracy, %", 100, 2),
+    Row("probe", "linear probe on F, %", 100, 1),
+    Row("relearn", "relearn time, batches", 1, 0),
+    Row("relearn.ain", "AIN", 1, 2),
+    Row("membership", "membership inference, %", 100, 1),
+    Row("js.forget", "JS to golden on F, nats", 1, 3, is_to_golden=True),
+    Row("js.retain", "JS to golden on R, nats", 1, 3, is_to_golden=True),
+    Row("agreement.forget", "agreement with golden on F, %", 100, 1, is_to_golden=True),
+    Row("agreement.retain", "agreement with golden on R, %", 100, 1, is_to_golden=True),
+    Row("misplaced", "misplaced answers on F, %", 100, 1, is_to_golden=True),
+    Row("zrf", "ZRF", 1, 3),
+)
 
 
 def audit_run(
-    experiment, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None, force=False
+    experiment, run: Run, *, seeds: Iterable[int] | None = None, layer: str | None = None, force: bool = False
 ) -> Run:
-    """Audit an unlearned run of an experiment; keep the result as the block `audit` of its metrics.json.
+    """Audit an unlearned run of an experiment, and keep the result as `audit` in its metrics.json.
 
-    seeds: of the original and golden networks that make the band, trained where absent; those that have been trained
-    already where none are given. layer: the probe reads its input, that of the head by default. force: audit anew what
-    has been audited before.
-    Raises UserError where the run is no unlearned one, forgot other classes than the experiment does, or was unlearned
-    from another original than there is now.
+    Args:
+        seeds: of the original and golden networks that make the band. Absent networks are trained. Default: the seeds
+            of all networks trained so far.
+        layer: the probe reads the inputs of this layer. Default: the head.
+        force: audit all networks again.
+
+    Returns:
+        The run with the audit.
+
+    Raises:
+        UserError: the run is not an unlearned one, forgot other classes than the experiment's, was unlearned from
+            another original than the present one, or the original is right on no test picture of the forget classes.
     """
     forget = check_forget(experiment.forget_classes, experiment.dataset.num_classes)
     if "original_run" not in run.config:
-        raise UserError(f"run: {run.name} given; an unlearned run is accepted")
+        raise UserError(f"run: got {run.name}; expected an unlearned run")
     if run.config["forget"] != forget:
-        raise UserError(f"forget: {forget} given, but {run.name} forgot {run.config['forget']}")
-    original = _original(experiment)
+        raise UserError(f"forget: got {forget}; expected {run.config['forget']}, the classes that {run.name} forgot")
+    if seeds is None:
+        seeds = trained_seeds(experiment)
+    given = [check_number("seed", seed, whole=True, least=0, below=SEEDS) for seed in as_list(seeds)]
+    seeds = sorted({experiment.seed, *given})
+    original = experiment.finished_original() or experiment.train()
     if run.config.get("original_file") != original.fingerprint():
-        raise UserError(
-            f"run: {run.name} was unlearned from another network than {original.name} is now; unlearn it anew"
-        )
-    with lock_folder(run.path):  # to the end, so that no other network takes its place meanwhile
-        net, target = experiment.load(original), _target(original, forget)
+        raise UserError(f"run: {run.name} was unlearned from another network than {original.name}; unlearn it again")
+    target = _relearn_target(original, forget)
+    with lock_folder(run.path):  # to the end, so that no other process replaces the run meanwhile
+        net = experiment.load(original)
         layer = find_head(net) if layer is None else str(layer)
-        split(net, layer)
-        masked, unlearned, golden_net = mask(net, forget), experiment.load(run), experiment.load(_golden(experiment))
-
-        def numbers_of(run: Run, model: nn.Module, target: float, kind: str = "") -> dict:
-            return _numbers(experiment, run, model, golden_net, target, layer, kind, force)
-
-        seeds = trained_seeds(experiment) if seeds is None else [as_number("seed", seed) for seed in as_list(seeds)]
-        wanted, pairs = sorted({experiment.seed, *seeds}), {}
-        for seed in wanted:
-            other = _with_seed(experiment, seed)
-            runs = {"original": _original(other), "golden": _golden(other)}
-            goal = _target(runs["original"], forget)
-            pairs[seed] = {name: numbers_of(part, other.load(part), goal) for name, part in runs.items()}
+        split(net, layer)  # refuses an unknown layer before the first training
+        runs = {seed: _train_pair(experiment.variant(seed=seed, **experiment.start)) for seed in seeds}
+        models = {"masked": mask(net, forget), "unlearned": experiment.load(run)}
+        models["golden"] = experiment.load(runs[experiment.seed]["golden"])
+        measure = partial(_measure, experiment, models["golden"], layer, force)
+        pairs = {}
+        for seed, pair in runs.items():
+            goal = _relearn_target(pair["original"], forget)
+            pairs[seed] = {kind: measure(each, experiment.load(each), goal) for kind, each in pair.items()}
         numbers = pairs[experiment.seed] | {
-            "masked": numbers_of(original, masked, target, "-masked"),
-            "unlearned": numbers_of(run, unlearned, target),
+            "masked": measure(original, models["masked"], target, "-masked"),
+            "unlearned": measure(run, models["unlearned"], target),
         }
-        block = _block(numbers, pairs, experiment.seed) | {"layer": layer, "seeds": wanted, "target": target}
-        models = {"masked": masked, "unlearned": unlearned, "golden": golden_net}
+        block = _compare(numbers, pairs, experiment.seed)
+        block |= {"layer": layer, "seeds": seeds, "target": target}
         block["moved"] = {name: weight_changes(model, net) for name, model in models.items()}
         return amend_run(run, run.metrics | {"audit": block})
 
 
 def trained_seeds(experiment) -> list[int]:
-    """Seeds whose original and golden network have both been trained already, as the Experiment `experiment` says."""
-    names, kinds = set(run_names(experiment.root)), ((), ("golden", class_code(experiment.forget_classes)))
-
-    def there(seed: int) -> bool:
-        return {
-            run_name(experiment.model, experiment.dataset.name, seed, *kind, version=experiment.version)
-            for kind in kinds
-        } <= names
-
-    found = sorted({int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)})
-    experiments = [_with_seed(experiment, seed) for seed in found if there(seed)]
-    return [other.seed for other in experiments if other.finished_original() and other.finished_golden()]
+    """Return the seeds of which both the original and the golden network have been trained for this experiment."""
+    model, data = experiment.model, experiment.dataset.name
+    names = run_names(experiment.root)
+    seeds = {int(seed) for name in names for seed in re.findall(r"-s(\d+)", name)}
+    seeds = [seed for seed in sorted(seeds) if run_name(model, data, seed, version=experiment.version) in names]
+    variants = [experiment.variant(seed=seed, **experiment.start) for seed in seeds]
+    return [variant.seed for variant in variants if variant.finished_original() and variant.finished_golden()]
 
 
 def golden_band(values: list[float | None]) -> dict:
-    """The band of a metric's values over golden networks: values, mean, std (n - 1), n, low, high; None is left out.
+    """Return the band that the values of golden networks make; None is left out.
 
-    low, high: mean ± t(n - 1, 0.975) std sqrt(1 + 1 / n), the interval in which the next value of the same normal
-    distribution lies in 95 % of cases (prediction interval, Whitmore, The American Statistician 1986); None for n < 2.
-    Trap: ± 2 std of five golden networks would refuse a true one in 14 % of cases.
+    low, high: mean ± t(n - 1, 0.975) std sqrt(1 + 1 / n), where the next value of the same normal distribution lies in
+    95 % of cases (prediction interval, Whitmore, The American Statistician 1986). Trap: ± 2 std of five golden
+    networks would refuse a true one in 14 % of cases.
+
+    Returns:
+        values, mean, std (n - 1 in the denominator), n, low, high (None for n < 2).
     """
     values = [value for value in values if value is not None]
-    numbers, n = torch.tensor(values, dtype=torch.double), len(values)
-    mean, std = numbers.mean().item() if n else 0.0, numbers.std().item() if n > 1 else 0.0
-    half = _half_width(std, n)
-    low, high = (None, None) if half is None else (mean - half, mean + half)
-    return {"values": values, "mean": mean, "std": std, "n": n, "low": low, "high": high}
-
-
-def _half_width(std: float, n: int) -> float | None:
-    """Half the prediction interval's width; None for fewer than two networks."""
-    from scipy.special import stdtrit  # where it is needed: importing scipy takes a while
-
-    return float(stdtrit(n - 1, 0.975)) * std * math.sqrt(1 + 1 / n) if n > 1 else None
+    n = len(values)
+    band = {"values": values, "mean": 0.0, "std": 0.0, "n": n, "low": None, "high": None}
+    numbers = torch.tensor(values, dtype=torch.double)
+    if n:
+        band["mean"] = numbers.mean().item()
+    if n > 1:
+        band["std"] = numbers.std().item()
+        half = stdtrit(n - 1, 0.975).item() * band["std"] * math.sqrt(1 + 1 / n)
+        band |= {"low": band["mean"] - half, "high": band["mean"] + half}
+    return band
 
 
 def verdict(value: float | None, band: dict) -> str:
-    """Where a value stands to golden's band {mean, std, n}: inside, or outside by how many standard deviations.
+    """Say whether a value lies inside a `golden_band`, or by how many standard deviations it lies outside.
 
-    Inside: within the prediction interval, see `golden_band`. None, a class not relearned, stands beyond the limit.
-    A band needs two networks.
+    None, for a network that did not relearn, counts as LIMIT. A band needs two networks.
     """
-    half = _half_width(band["std"], band["n"])
-    if half is None:
+    if band["low"] is None:
         return "no band"
-    off = (LIMIT if value is None else value) - band["mean"]
-    if abs(off) <= half:
+    value = LIMIT if value is None else value
+    if band["low"] <= value <= band["high"]:
         return "inside"
-    return f"outside by {off / band['std']:+.1f} sd" if band["std"] else "outside"
+    return f"outside by {(value - band['mean']) / band['std']:+.1f} sd" if band["std"] else "outside"
 
 
 def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
-    """Audit blocks of several runs of one original, by name, as text: original, masked, the runs, golden, the band
-    with its number n of golden networks, and for each run its gap to golden and its verdict.
+    """Return audit blocks of several runs of one original, by name, as a table of text.
 
-    Raises UserError for audits at several layers, with bands of several seeds, or of several originals.
+    Columns: original, masked, the runs, golden, golden's band with its number n of networks, then the gap to golden and
+    the verdict of each run.
+
+    Raises:
+        UserError: the audits differ in the probe's layer, the seeds of the band or the relearn target.
     """
-    first, rows = next(iter(audits.values())), {}
-    for what, block in itertools.product(("layer", "seeds", "target"), audits.values()):
-        if block[what] != first[what]:
-            raise UserError(f"audits: {what} {first[what]} and {block[what]} given; audits of one {what} are accepted")
-    for path, (title, factor, digits) in ROWS.items():
-        blocks = {name: reduce(getitem, path, block) for name, block in audits.items()}
-        rows[title] = _row(blocks, factor, digits, "> " if path == ("relearn",) else None)
-    changes = {"original": {}} | {name: first["moved"][name] for name in ("masked", "golden")}
-    changes |= {name: block["moved"]["unlearned"] for name, block in audits.items()}
-    counts = {name: str(len(tensors)) for name, tensors in changes.items()}
-    largest = {name: f"{max(tensors.values(), default=0):.2g}" for name, tensors in changes.items()}
-    rows |= {"tensors that moved": counts, "largest move, |new - old| / |old|": largest}
-    return pd.DataFrame.from_dict(rows, orient="index").fillna("-")
+    first = next(iter(audits.values()))
+    for block in audits.values():
+        for name in ("layer", "seeds", "target"):
+            if block[name] != first[name]:
+                raise UserError(f"audits: got {name} {first[name]} and {block[name]}; expected audits of one {name}")
+
+    def column(block: dict, part: str) -> list[str]:
+        return [row.show(row.find(block), part) for row in ROWS]
+
+    columns = {"original": column(first, "original"), "masked": column(first, "masked")}
+    columns |= {name: column(block, "unlearned") for name, block in audits.items()}
+    columns["golden"] = column(first, "golden")
+    columns["golden band"] = [row.show_band(row.find(first)["band"]["golden"]) for row in ROWS]
+    for name, block in audits.items():
+        columns[f"gap, {name}"] = column(block, "gap")
+        columns[f"verdict, {name}"] = [row.find(block)["verdict"] for row in ROWS]
+    shown = pd.DataFrame(columns, index=[row.title for row in ROWS])
+    changes = {name: block["moved"]["unlearned"] for name, block in audits.items()}
+    changes = pd.DataFrame(first["moved"] | changes | {"original": {}}, dtype=float)
+    shown.loc["tensors that moved"] = changes.count().astype(str)
+    shown.loc["largest move, |new - old| / |old|"] = changes.max().fillna(0).map("{:.2g}".format)
+    return shown.fillna("-")
 
 
-def _row(blocks: dict[str, dict], factor: float, digits: int, beyond: str | None) -> dict[str, str]:
-    """A metric's row of the table; `beyond` stands before the limit where a class was not relearned within it."""
-
-    def text(value: float | None) -> str:
-        return "-" if value is None else f"{factor * value:.{digits}f}"
-
-    first = next(iter(blocks.values()))
-    runs = {name: block["unlearned"] for name, block in blocks.items()}
-    values = {"original": first["original"], "masked": first["masked"], **runs, "golden": first["golden"]}
-    row = {name: f"{beyond}{LIMIT}" if value is None and beyond else text(value) for name, value in values.items()}
-    band = first["band"]["golden"]
-    spread = f"{text(band['mean'])} ± {text(band['std'])} (n = {band['n']})"
-    row["golden band"] = spread if band["n"] > 1 else "-"
-    for name, block in blocks.items():
-        row |= {f"gap, {name}": text(block["gap"]), f"verdict, {name}": block["verdict"]}
-    return row
+def _train_pair(experiment) -> dict[str, Run]:
+    """Return the original's and the golden network's run, trained if absent; a finished one is not logged."""
+    return {
+        "original": experiment.finished_original() or experiment.train(),
+        "golden": experiment.finished_golden() or experiment.golden(),
+    }
 
 
-def _with_seed(experiment, seed: int):
-    """The same experiment with another seed."""
-    if seed == experiment.seed:
-        return experiment
-    other = dataclasses.replace(experiment, seed=seed, **experiment.start)  # the start that was taken over too
-    vars(other)["dataset"] = experiment.dataset  # a cached property: no seed changes the pictures, which are read once
-    return other
-
-
-def _original(experiment) -> Run:
-    """The original's run, trained where it is absent, without a word where it is not."""
-    return experiment.finished_original() or experiment.train()
-
-
-def _golden(experiment) -> Run:
-    """The golden network's run, trained where it is absent, without a word where it is not."""
-    return experiment.finished_golden() or experiment.golden()
-
-
-def _target(original: Run, forget: list[int]) -> float:
-    """The forget accuracy at which a class counts as relearned: 0.95 of the original's. UserError where that is 0."""
-    confusion = torch.tensor(original.metrics["original"]["confusion"], dtype=torch.double)[forget]
-    accuracy = (confusion[:, forget].diag().sum() / confusion.sum()).item()  # NaN without pictures, as `audit` says
-    if accuracy == 0:
-        raise UserError(f"run: {original.name} is right on no test picture of {forget}; it knows nothing to audit")
+def _relearn_target(original: Run, forget: list[int]) -> float:
+    """Return the forget accuracy at which F counts as relearned, 0.95 of the original's."""
+    accuracy = score(original.metrics["original"]["confusion"], forget)["forget_accuracy"]
+    if not accuracy:
+        tested = "was tested on no picture" if accuracy is None else "is right on no test picture"
+        raise UserError(f"run: {original.name} {tested} of the classes {forget}; expected one that knows them")
     return 0.95 * accuracy
 
 
-def _numbers(
-    experiment, run: Run, model: nn.Module, golden: nn.Module, target: float, layer: str, kind: str, force
+def _measure(
+    experiment, golden: nn.Module, layer: str, force: bool, run: Run, model: nn.Module, target: float, kind: str = ""
 ) -> dict:
-    """`audit` of a model that belongs to `run`, from the run's folder where it has been made before."""
+    """Return `audit` of a model that belongs to `run`, read from the run's folder if it has been measured before."""
     forget = experiment.forget_classes
     key = {"version": VERSION, "model": digest(model.state_dict()), "golden": digest(golden.state_dict()), "seed": 0}
     key |= {"data": experiment.dataset.fingerprint, "forget": forget, "layer": layer, "target": target, "limit": LIMIT}
@@ -225,32 +242,36 @@ def _numbers(
     return cached(run.path / f"audit-{class_code(forget)}{kind}.json", key, make, force=force)[1]
 
 
-def _block(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> dict:
-    """The numbers of all models, metric by metric, each with its gap to golden, its band and its verdict.
+def _compare(numbers: dict[str, dict], pairs: dict[int, dict], reference: int) -> dict:
+    """Return the audit block: for each of ROWS the models' values, the gap to golden, the bands and the verdict.
 
-    pairs: the numbers of original and golden by seed. reference: the seed whose golden network all are compared with.
+    Args:
+        numbers: what `audit` returned for original, masked, unlearned and golden.
+        pairs: what `audit` returned for original and golden of each seed.
+        reference: the seed whose golden network all others are compared with.
     """
+    golden_time = numbers["golden"]["relearn"]
+    beyond = {"relearn": LIMIT, "relearn.ain": anamnesis_index(LIMIT, golden_time)}  # of networks that do not relearn
 
-    def row(metric: str) -> dict:
-        values = {name: numbers[name][metric] for name in ("original", "masked", "unlearned", "golden")}
-        seeds = [seed for seed in pairs if not (metric in TO_GOLDEN and seed == reference)]  # to itself it says nothing
-        beyond = LIMIT if metric == "relearn" else None  # where a class was not relearned
-        found = {kind: [pairs[seed][kind][metric] for seed in seeds] for kind in ("original", "golden")}
-        band = {kind: golden_band([beyond if x is None else x for x in column]) for kind, column in found.items()}
-        both = values["unlearned"] is not None and values["golden"] is not None
-        gap = values["unlearned"] - values["golden"] if both else None
-        return values | {"gap": gap, "band": band, "verdict": verdict(values["unlearned"], band["golden"])}
+    def read(network: dict, row: Row, absent: float | None = None) -> float | None:
+        is_index = row.path == "relearn.ain"
+        name = row.path.replace(".", "_")
+        value = anamnesis_index(network["relearn"], golden_time) if is_index else network[name]
+        return absent if value is None else value
 
-    names = ("forget_accuracy", "retain_accuracy", "probe", "relearn", "membership", "misplaced", "zrf")
-    block = {metric: row(metric) for metric in names}
-    for metric in ("js", "agreement"):
-        block[metric] = {part: row(f"{metric}_{part}") for part in ("forget", "retain")}
-    times, golden_time = block["relearn"], numbers["golden"]["relearn"]
-    ratios = {name: anamnesis_index(times[name], golden_time) for name in numbers}
-    times["ain"] = times | ratios | {"gap": None if ratios["unlearned"] is None else ratios["unlearned"] - 1}
-    times["ain"]["band"] = {
-        kind: golden_band([value / golden_time for value in band["values"]] if golden_time else [])
-        for kind, band in times["band"].items()
-    }
-    times["curve"] = {name: numbers[name]["curve"] for name in numbers}
+    block = {"js": {}, "agreement": {}}
+    for row in ROWS:
+        metric = {name: read(numbers[name], row) for name in ("original", "masked", "unlearned", "golden")}
+        absent = beyond.get(row.path)
+        others = [pair for seed, pair in pairs.items() if not (row.is_to_golden and seed == reference)]
+        band = {
+            kind: golden_band([read(pair[kind], row, absent) for pair in others]) for kind in ("original", "golden")
+        }
+        has_gap = None not in (metric["unlearned"], metric["golden"])
+        metric["gap"] = metric["unlearned"] - metric["golden"] if has_gap else None
+        metric["band"] = band
+        metric["verdict"] = verdict(read(numbers["unlearned"], row, absent), band["golden"])
+        *outer, last = row.path.split(".")
+        reduce(getitem, outer, block)[last] = metric
+    block["relearn"]["curve"] = {name: network["curve"] for name, network in numbers.items()}
     return block

@@ -3,5 +3,5 @@
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.imagenet import imagenet_classes
 from unlearn_lib.data.pictures import Pictures
-from unlearn_lib.data.sets import Data, data_name, iterate_batches, load_data, predict_logits
+from unlearn_lib.data.sets import NAMES, Data, data_name, iterate_batches, load_data, predict_logits
 from unlearn_lib.data.splits import Split

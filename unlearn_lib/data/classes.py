@@ -1,11 +1,13 @@
-"""Classes as people give them: by name, index, range, wnid, or a file with one of these a line."""
+"""Classes as users give them: by name, index, range of indices, wnid, or a text file that lists them line by line."""
 
-import operator
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from unlearn_lib.common import UserError, as_list, count_names, is_boolean, log, read_text
+from unlearn_lib.common import UserError, as_list, count_names, is_boolean, join_names, log, read_text
+
+INDICES = re.compile(r"(\d+)(?:-(\d+))?")
 
 
 def parse_classes(
@@ -14,54 +16,56 @@ def parse_classes(
     argument: str = "forget",
     wnids: list[str] | None = None,
 ) -> list[int]:
-    """Class indices, sorted, from exact names, indices, ranges such as `0-49`, wnids and files, read in that order.
+    """Return the sorted indices of the classes that are given.
 
-    A text that is a class's name is that class, also where names are digits; ranges are of indices. An int is an index.
-    Where names are digits, the log says which class an index took. A file holds one of these a line.
-    Raises UserError on anything else, and on a name that several classes have.
+    A text is read as the first of these that fits: exact name, index, range such as `0-49`, wnid, file.
+    An exact name wins also where names are digits. An int is an index. A file lists one class a line.
+
+    Args:
+        given: one class or several.
+        classes: the names of all classes, in the order of their indices.
+        argument: the name of the argument in errors and log lines.
+        wnids: ImageNet's identifiers of the classes.
+
+    Raises:
+        UserError: a class does not exist, or several classes have its name.
     """
+    items = []
+    for item in as_list(given):
+        path = os.path.expanduser(item) if isinstance(item, str) else ""
+        if os.path.isfile(path) and not _find_indices(item, classes, argument, wnids):
+            lines = read_text(Path(path), argument).splitlines()
+            items += filter(None, map(str.strip, lines))
+        else:
+            items.append(item)
     chosen = set()
-    for item in _items(given, classes, argument, wnids):
-        found = _indices(item, classes, argument, wnids)
-        if found is None:
-            names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+    for item in items:
+        indices = _find_indices(item, classes, argument, wnids)
+        if not indices:
             raise UserError(
-                f"{argument}: no class {str(item)!r}; a name ({names}), an index from 0 to {len(classes) - 1}, "
-                f"a range such as 0-1{', a wnid' if wnids else ''} or a file with one of them a line is accepted"
+                f"{argument}: no class {str(item)!r}; a name ({join_names(classes)}), an index from 0 to "
+                f"{len(classes) - 1}, a range such as 0-1{', a wnid' if wnids else ''} or a file that lists them is "
+                "accepted"
             )
-        if item not in classes and any(classes[i].isdecimal() and classes[i] != str(i) for i in found):
-            log.warning(
-                "%s: %s was read as an index: class %s", argument, item, count_names([classes[i] for i in found])
-            )
-        chosen.update(found)
+        if item not in classes and any(classes[i].isdecimal() and classes[i] != str(i) for i in indices):
+            names = count_names([classes[i] for i in indices])
+            log.warning("%s: %s was read as an index: class %s", argument, item, names)
+        chosen.update(indices)
     return sorted(chosen)
 
 
-def _items(given, classes: list[str], argument: str, wnids: list[str] | None) -> Iterator[str | int]:
-    """What is given, one by one, the lines of a file in its place."""
-    for item in as_list(given):
-        path = os.path.expanduser(item) if isinstance(item, str) else ""
-        if path and _indices(item, classes, argument, wnids) is None and os.path.isfile(path):
-            yield from filter(None, map(str.strip, read_text(Path(path), argument).splitlines()))
-        else:
-            yield item
-
-
-def _indices(item: str | int, classes: list[str], argument: str, wnids: list[str] | None) -> list[int] | None:
-    """The classes that one name, index, range or wnid means; None where it means none."""
-    if not isinstance(item, str):
-        try:
-            index = -1 if is_boolean(item) else operator.index(item)
-        except TypeError:  # None, a fraction
-            return None
-        return [index] if 0 <= index < len(classes) else None
-    same = [i for i, name in enumerate(classes) if name == item]
-    if len(same) > 1:
-        raise UserError(f"{argument}: {item!r} is the name of the classes {same}; give the index")
-    if same:
-        return same
-    first, dash, last = item.partition("-")
-    last = last if dash else first
-    if first.isdecimal() and last.isdecimal() and int(first) <= int(last) < len(classes):
-        return list(range(int(first), int(last) + 1))
-    return [wnids.index(item)] if item in (wnids or []) else None
+def _find_indices(item: str | int, classes: list[str], argument: str, wnids: list[str] | None) -> list[int]:
+    """Return the indices that a name, index, range or wnid stands for; none where it is something else."""
+    if isinstance(item, str):
+        same = [i for i, name in enumerate(classes) if name == item]
+        if len(same) > 1:
+            raise UserError(f"{argument}: {item!r} is the name of the classes {same}; give the index")
+        if same:
+            return same
+        if wnids and item in wnids:
+            return [wnids.index(item)]
+    match = INDICES.fullmatch(f"{item}")  # NumPy's integers and tensors of one are formatted as ints are
+    if match is None or is_boolean(item):
+        return []
+    first, last = (int(number) for number in match.groups(match[1]))
+    return list(range(first, last + 1)) if last < len(classes) else []

@@ -1,122 +1,148 @@
-"""Image folders, read as torchvision's ImageFolder reads them: a folder a class, whatever lies below it.
+"""Image folders: one folder a class, with pictures at any depth below it, as in torchvision's ImageFolder.
 
-Pictures are files with an ending that Pillow knows, in any case. Whatever else lies there is passed over by name.
+A picture is a file whose ending Pillow knows, in any case. All other files are passed over and named.
+torchvision's own listing would follow links in circles, stop at damaged files, and name none of those left out.
 """
 
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from unlearn_lib.common import UserError, log, printable
-from unlearn_lib.data.pictures import IN_MEMORY, Pictures, first_framing
+from unlearn_lib.data.pictures import IN_MEMORY, Pictures, choose_framing
 from unlearn_lib.data.splits import Split, hold_out
 from unlearn_lib.networks import Framing
 
-SPLIT = re.compile(r"(train|training|test|testing|val|valid|validation|dev|eval|holdout)(set|data|images)?(20\d\d)?")
+SPLIT_NAME = re.compile(
+    r"(train|training|test|testing|val|valid|validation|dev|eval|holdout)[-_. ]*(set|data|images)?[-_. ]*(20\d\d)?",
+    re.IGNORECASE,
+)
 
 
-def list_pictures(folder: Path, passed: list[str], root: Path) -> list[Path]:
-    """All pictures below a folder, in its order of names; what is none is added to `passed`, named as below `root`.
+def is_hidden(path: os.DirEntry | Path) -> bool:
+    """Return whether a file or folder belongs to the system: a dot file, or what macOS and Synology disks add."""
+    return path.name.startswith(".") or path.name in ("__MACOSX", "@eaDir")
 
-    Links are followed, but no folder is entered twice, and none that holds this one. Hidden files are passed over.
+
+def list_classes(folder: Path) -> list[str]:
+    """Return the sorted names of the folders in `folder` that are not hidden."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path))
+
+
+def list_pictures(folder: Path, passed_over: list[Path]) -> list[Path]:
+    """Return all pictures below a folder, sorted; other files and folders are added to `passed_over`.
+
+    Links are followed, but no folder is entered twice, and none that holds this one.
     """
-    endings, found = set(Image.registered_extensions()), []
-    entered = {os.path.realpath(above) for above in folder.absolute().parents}
+    endings = Image.registered_extensions()
+    visited = {os.path.realpath(parent) for parent in folder.absolute().parents}
+    pictures = []
 
-    def walk(place: str) -> None:
+    def visit(place: Path) -> None:
         real = os.path.realpath(place)
-        try:
-            entries = sorted(os.scandir(place), key=lambda entry: entry.name) if real not in entered else None
-        except OSError:  # not ours to read
-            entries = None
-        if entries is None:
-            passed.append(f"{os.path.relpath(place, root)}/")
+        if real in visited or not os.access(place, os.R_OK | os.X_OK):
+            passed_over.append(place)
             return
-        entered.add(real)
-        for entry in entries:
-            if is_class(entry) and entry.is_dir():
-                walk(entry.path)
-            elif is_class(entry) and entry.is_file() and os.path.splitext(entry.name)[1].lower() in endings:
-                found.append(Path(entry.path))
+        visited.add(real)
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+            path = Path(entry.path)
+            if is_hidden(entry):
+                passed_over.append(path)
+            elif entry.is_dir():
+                visit(path)
+            elif entry.is_file() and path.suffix.lower() in endings:
+                pictures.append(path)
             else:
-                passed.append(os.path.relpath(entry.path, root) + "/" * entry.is_dir())
+                passed_over.append(path)
 
-    walk(str(folder))
-    return found
-
-
-def is_class(entry: os.DirEntry | Path) -> bool:
-    """Whether a name may be that of a class or a picture: not hidden, not what macOS and Synology's disks add."""
-    return not entry.name.startswith(".") and entry.name not in ("__MACOSX", "@eaDir")
+    visit(folder)
+    return pictures
 
 
-def find_pictures(folder: Path, classes: list[str], passed: list[str], root: Path) -> tuple[list[Path], torch.Tensor]:
-    """The paths and labels of all pictures below `<folder>/<class>/`. Raises UserError on other folders there."""
-    entries = sorted(folder.iterdir())
-    unknown = {p.name for p in entries if p.is_dir() and is_class(p)} - set(classes)
-    passed += [f"{p.relative_to(root)}{'/' * p.is_dir()}" for p in entries if not (p.is_dir() and is_class(p))]
-    below = [list_pictures(folder / name, passed, root) if (folder / name).is_dir() else [] for name in classes]
-    if unknown or not any(below):
-        what = f"classes that train has not: {', '.join(sorted(unknown))}" if unknown else "no pictures"
-        raise UserError(f"data: {folder} has {what}; <class>/*.jpg, .png and the like are accepted")
-    labels = [label for label, paths in enumerate(below) for _ in paths]
-    return [path for paths in below for path in paths], torch.tensor(labels)
+def list_labelled(folder: Path, classes: list[str], passed_over: list[Path]) -> tuple[list[Path], torch.Tensor]:
+    """Return the paths and labels of the pictures below `<folder>/<class>/`; the rest is added to `passed_over`."""
+    paths = []
+    labels = []
+    for label, name in enumerate(classes):
+        if (folder / name).is_dir():
+            below = list_pictures(folder / name, passed_over)
+            paths += below
+            labels += [label] * len(below)
+    passed_over += [path for path in folder.glob("*") if not (path.name in classes and path.is_dir())]
+    return paths, torch.tensor(labels, dtype=torch.int64)
+
+
+def name_below(root: Path, paths: list[Path]) -> list[str]:
+    """Return the sorted paths below `root`; folders end in a slash."""
+    return sorted(f"{path.relative_to(root)}{'/' * path.is_dir()}" for path in paths)
 
 
 def read_folder(folder: Path, framing: Framing | None) -> dict:
-    """Read `{train,test or val}/<class>/**`, or `<class>/**` split 80/20 per class; a class is a folder's name.
+    """Read an image folder; a folder without splits is split 80/20, stratified.
 
-    Returns classes, train, test and what was passed over. Raises UserError on a class without pictures, and on folders
-    that look like splits of another name.
+    Returns:
+        The fields of `Data` that are known: classes, train, test, damaged and passed_over.
+
+    Raises:
+        UserError: a class has no pictures, test has other classes than train, or folders look like unnamed splits.
     """
-    parts, passed = _parts(folder), []
-    if parts != [folder]:
-        beside = sorted(p for p in folder.iterdir() if not (p.exists() and any(p.samefile(part) for part in parts)))
-        passed += [f"{p.name}{'/' * p.is_dir()}" for p in beside]
-    classes = sorted(p.name for p in parts[0].iterdir() if p.is_dir() and is_class(p))
-    found = [find_pictures(part, classes, passed, folder) for part in parts]
-    empty = sorted(set(range(len(classes))) - set(found[0][1].tolist()))
-    if empty:
-        raise UserError(f"data: no pictures in {parts[0] / classes[empty[0]]}; put some there or take it away")
-    framing = framing or first_framing(found[0][0])
-    large = sum(len(paths) for paths, _ in found) * torch.Size(framing.shape).numel() > IN_MEMORY
-    splits = []
-    for part, (paths, labels) in zip(parts, found, strict=True):
-        pictures = Pictures(paths, framing, folder)
-        images = pictures if large else pictures.read([*range(len(paths))], part.name)
-        good = pictures.readable  # of those that stay on disk nobody knows yet
-        lost = set(labels.tolist()) - set(labels[good].tolist())
-        if lost:
-            raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend them or take it away")
-        unreadable = tuple(pictures.name(i) for i in (~good).nonzero().flatten().tolist())
-        splits.append(Split(images[good] if unreadable else images, labels[good], unreadable))
-    if len(splits) == 1:
-        train, test = hold_out(splits[0], 0.2, seed=0)
-        splits = [replace(train, unreadable=splits[0].unreadable), test]
+    parts = find_splits(folder)
+    classes = list_classes(parts[0])
+    passed_over = [path for path in folder.glob("*") if path not in parts and parts != [folder]]
+    on_disk = []
+    for part in parts:
+        unknown = set(list_classes(part)) - set(classes)
+        if unknown:
+            raise UserError(f"data: {part} has classes that train has not: {', '.join(sorted(unknown))}")
+        paths, labels = list_labelled(part, classes, passed_over)
+        if not paths:
+            raise UserError(f"data: {part} has no pictures; expected <class>/*.jpg, .png and the like")
+        framing = framing or choose_framing(paths)
+        on_disk.append(Split(Pictures(paths, framing, folder), labels))
+    for label, name in enumerate(classes):
+        if label not in on_disk[0].labels:
+            raise UserError(f"data: no pictures in {parts[0] / name}; put some there or remove it")
     if len(classes) == 1:
         log.warning("data: %s holds one class alone, %s; is %s meant?", parts[0], classes[0], parts[0] / classes[0])
-    return {"classes": list(map(printable, classes)), "train": splits[0], "test": splits[1], "passed_over": passed}
+
+    splits = on_disk
+    if sum(split.images.shape.numel() for split in on_disk) <= IN_MEMORY:
+        splits = [split.load() for split in on_disk]
+    for part, split, loaded in zip(parts, on_disk, splits, strict=True):
+        lost = set(split.labels.tolist()) - set(loaded.labels.tolist())
+        if lost:
+            raise UserError(f"data: no picture of {classes[min(lost)]} in {part} opens; mend or remove the class")
+    train, test = splits if len(splits) == 2 else hold_out(splits[0], 0.2, seed=0)
+    return {
+        "classes": [printable(name) for name in classes],
+        "train": train,
+        "test": test,
+        "damaged": [name for split in on_disk for name in split.unreadable],
+        "passed_over": name_below(folder, passed_over),
+    }
 
 
-def _parts(folder: Path) -> list[Path]:
-    """The folders of the splits: of training and test, or the one that holds all classes. Raises UserError."""
+def find_splits(folder: Path) -> list[Path]:
+    """Return the folders of training and test, or the one folder that holds all classes.
+
+    Raises:
+        UserError: one of two splits is absent, or folders look like splits of another name.
+    """
     train = folder / "train"
-    test = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
-    if train.is_dir() and test is None:
-        raise UserError(f"data: {folder} has a folder train, but neither test nor val beside it")
+    test = folder / "test" if (folder / "test").is_dir() else folder / "val"
     if train.is_dir():
+        if not test.is_dir():
+            raise UserError(f"data: {folder} has a folder train, but neither test nor val")
         return [train, test]
-    folders = [p for p in sorted(folder.iterdir()) if p.is_dir() and is_class(p)]
-    like = [p for p in folders if SPLIT.fullmatch(re.sub("[-_. ]", "", p.name.lower()))]
-    if like == [test]:
-        return [test]
-    if len(like) > 1 or any(child.is_dir() and is_class(child) for p in like for child in p.iterdir()):
+    similar = [folder / name for name in list_classes(folder) if SPLIT_NAME.fullmatch(name)]
+    if similar == [test]:
+        return similar
+    if len(similar) > 1 or any(list_classes(path) for path in similar):
         raise UserError(
-            f"data: the folders {', '.join(p.name for p in like)} in {folder} look like splits; are they? Call them "
-            "train, and test or val, for that, or give the folder that holds the classes"
+            f"data: the folders {', '.join(path.name for path in similar)} in {folder} look like splits; rename them "
+            "to train and to test or val, or give the folder that holds the classes"
         )
     return [folder]

@@ -1,11 +1,11 @@
-"""Data: pictures as uint8 tensors, with the class names, the normalisation and the source that belong to them.
+"""Data sets: pictures as uint8 tensors, with their class names, normalisation and source.
 
 `load_data(name)` reads MNIST, CIFAR-10, ImageNet or any image folder, and the embedded sets `digits` and `shapes`.
 """
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from torch import nn
 
 from unlearn_lib.common import (
     REPOSITORY,
+    SEEDS,
     NotFound,
     UserError,
     as_list,
-    as_number,
-    as_switch,
+    check_number,
+    check_switch,
     count_names,
     join_names,
     log,
@@ -27,27 +28,33 @@ from unlearn_lib.common import (
 from unlearn_lib.data.classes import parse_classes
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.imagenet import read_imagenet
-from unlearn_lib.data.mirroring import mirrored_alike
 from unlearn_lib.data.pictures import IN_MEMORY, Pictures
 from unlearn_lib.data.sources import read_cifar10, read_digits, read_mnist, read_shapes, read_thousand_shapes
-from unlearn_lib.data.splits import Split, hold_out, reshape
+from unlearn_lib.data.splits import Split, hold_out, resize_pictures
 from unlearn_lib.networks import Framing, find_memory_format
 from unlearn_lib.store import digest
 
-NAMES = ("mnist", "cifar10", "imagenet", "digits", "shapes", "shapes1000")
+EMBEDDED = {"digits": read_digits, "shapes": read_shapes, "shapes1000": read_thousand_shapes}
+OFFICIAL = {"mnist": read_mnist, "cifar10": read_cifar10, "imagenet": read_imagenet}
+NAMES = (*OFFICIAL, *EMBEDDED)
 
 
 @dataclass(frozen=True)
 class Data:
-    """One data set: its three splits and what belongs to them.
+    """One data set.
 
-    name: goes into file names; a folder's last name, which is never one of NAMES. title: goes into figures. source:
-    says in a sentence where the pictures come from. classes: names, in the order of the labels. train, val, test:
-    pictures as they were read, at `shape` unless that would take too much memory. flip: whether training mirrors
-    pictures, a mirrored one still showing its class. mean, std: of all values in [0, 1], or of each channel. wnids:
-    ImageNet's own names of the classes, None for other sets. passed_over: what lies in the folder and is no picture
-    of a class, named as below it, folders with a slash. framing: how pictures are brought to the network, None where
-    they are taken as they are.
+    Attributes:
+        name: goes into file names; that of a folder is never one of NAMES.
+        title: goes into figures.
+        source: says in a sentence where the pictures come from.
+        classes: their names, in the order of the labels.
+        train, val, test: pictures as they were read; at `shape` unless that would take too much memory.
+        flip: whether training mirrors pictures; only right where a mirrored picture still shows its class.
+        mean, std: of all values in [0, 1], or of each channel.
+        wnids: ImageNet's identifiers of the classes, None for other sets.
+        passed_over: files and folders that are no pictures of a class, as paths below the folder.
+        framing: how pictures are cut and scaled for the network; None where they are taken as they are.
+        damaged: pictures that did not open when they were loaded, as paths below the folder.
     """
 
     name: str
@@ -63,6 +70,7 @@ class Data:
     wnids: list[str] | None = None
     passed_over: list[str] | tuple[str, ...] = ()
     framing: Framing | None = None
+    damaged: list[str] | tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -70,19 +78,20 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height, width of a picture as the network gets it."""
+        """Channels, height and width of a picture as the network gets it."""
         return tuple(self.framing.shape if self.framing else self.test.images.shape[1:])
 
     @property
     def pixel_range(self) -> tuple[float, float]:
         """Smallest and largest value of a normalised picture, over all channels."""
-        mean, std = (torch.tensor(value, dtype=torch.double) for value in (self.mean, self.std))
+        mean = torch.tensor(self.mean, dtype=torch.double)
+        std = torch.tensor(self.std, dtype=torch.double)
         return (-mean / std).min().item(), ((1 - mean) / std).max().item()
 
     def normalise(self, images: torch.Tensor) -> torch.Tensor:
-        """uint8 pictures as the networks take them: at `shape`, float32, (value / 255 - mean) / std."""
+        """Return uint8 pictures as networks take them: at `shape`, float32, (value / 255 - mean) / std."""
         if self.framing is not None and tuple(images.shape[-3:]) != self.shape:
-            images = reshape(images, self.shape)
+            images = resize_pictures(images, self.shape)
         mean, std = (
             value if isinstance(value, float) else torch.tensor(value, device=images.device)[:, None, None]
             for value in (self.mean, self.std)
@@ -91,48 +100,47 @@ class Data:
 
     @property
     def unreadable(self) -> list[str]:
-        """Names, as below the folder, of the pictures that did not open and were left out, as far as it is known."""
-        splits = (self.train, self.val, self.test)
-        late = [s.images.name(i) for s in splits for i in (~s.readable).nonzero().flatten().tolist()]
-        return [name for split in splits for name in split.unreadable] + late
+        """Paths below the folder of the pictures that do not open; those on disk as far as they were read."""
+        return [*self.damaged, *self.train.unreadable, *self.val.unreadable, *self.test.unreadable]
 
     @property
     def untested(self) -> list[int]:
-        """The classes that have no test pictures."""
+        """Classes without test pictures."""
         return sorted(set(range(self.num_classes)) - set(self.test.labels.tolist()))
 
     def choose(self, given: str | int | Iterable[str | int], argument: str = "forget") -> list[int]:
-        """Class indices as `parse_classes` reads them; the log names those without test pictures."""
+        """Return class indices as `parse_classes` does; the log names those without test pictures."""
         chosen = parse_classes(given, self.classes, argument, self.wnids)
-        untested = [self.classes[i] for i in set(chosen) & set(self.untested)]
+        untested = [self.classes[i] for i in self.untested if i in chosen]
         if untested:
-            log.warning(
-                "%s: no test pictures of %s, so nothing can be measured on them", argument, count_names(untested)
-            )
+            names = count_names(untested)
+            log.warning("%s: no test pictures of %s, so nothing can be measured on them", argument, names)
         return chosen
 
     @cached_property
     def test_fingerprint(self) -> str:
-        """What a network sees for the test pictures, in sixteen hex digits: pictures, shape, normalisation."""
+        """Digest what a network sees of the test pictures: pictures, labels, shape and normalisation."""
         return digest(self.test.fingerprint, self.framing, self.shape, self.mean, self.std)
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the whole data set is, in sixteen hex digits: pictures, split, classes, preprocessing.
+        """Digest the whole data set: pictures, splits, classes and preprocessing, in sixteen hex digits.
 
-        Pictures in memory count with every value; of those on disk only names, sizes and times of change are looked at.
+        Pictures in memory count with every value, those on disk with names, sizes and times of change.
         """
         return digest(self.test_fingerprint, self.train.fingerprint, self.val.fingerprint, self.classes, self.flip)
 
 
 def iterate_batches(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> Iterator[torch.Tensor]:
-    """uint8 pictures as the model takes them, batch by batch: normalised, on its device, in its precision and layout.
+    """Yield uint8 pictures as the model takes them: normalised, on its device, in its precision and memory format.
 
-    A batch holds about two million numbers on a CPU: sixteen pictures of 224 x 224 take half the time of two hundred,
-    and a gigabyte of activations instead of five (EfficientNet-Lite0).
+    A batch on a CPU holds about two million numbers. Sixteen pictures of 224 x 224 take half the time of two hundred,
+    and 1 GB of activations, not 5 (EfficientNet-Lite0).
     """
     like = next(model.parameters())
-    size, layout = (2**21 if like.device.type == "cpu" else 2**25) // torch.Size(data.shape).numel(), None
+    numbers = 2**21 if like.device.type == "cpu" else 2**25
+    size = numbers // torch.Size(data.shape).numel()
+    layout = None
     for part in images.split(max(1, min(500, size))):
         x = data.normalise(part.to(like.device)).to(like.dtype)
         layout = layout or find_memory_format(model, x[:2])
@@ -141,13 +149,16 @@ def iterate_batches(model: nn.Module, images: torch.Tensor | Pictures, data: Dat
 
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: torch.Tensor | Pictures, data: Data) -> torch.Tensor:
-    """Logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
+    """Return logits float32 [N, K], on the CPU, for uint8 pictures; the model is put into eval mode."""
     model.eval()
     return torch.cat([model(batch).float().cpu() for batch in iterate_batches(model, images, data)])
 
 
 def data_name(given: str | Path) -> str:
-    """The name under which `load_data` loads this: itself, or the folder's last name, `folder-` before one of NAMES."""
+    """Return the name of the data set that `load_data` loads for this.
+
+    That of a folder is its last name, with `folder-` before one of NAMES.
+    """
     path = os.path.expanduser(given)
     if given in NAMES or not os.path.isdir(path):
         return str(given)
@@ -164,79 +175,77 @@ def load_data(
     seed: int = 0,
     flip: bool | None = None,
 ) -> Data:
-    """Load a data set by its name (one of NAMES), or an image folder by its path.
+    """Load a data set by its name, or an image folder by its path. The log says what was left out.
 
-    root: where data sets lie; `$UNLEARN_DATA`, else the repository's `data/`. shape: (C, H, W) to bring the
-    pictures to. framing: shape, cut and normalisation together, as pretrained weights want them. seed: of the
-    validation split (10 % of train, the same share of every class). flip: whether training mirrors pictures; None:
-    not digits, all others. What was left out or looks odd is said in the log.
-    Raises UserError on files that cannot be read as what they should be, NotFound on absent ones.
+    Args:
+        name: one of NAMES, or a path.
+        root: the folder of the data sets; default $UNLEARN_DATA, else the repository's `data/`.
+        shape: (C, H, W) to resize the pictures to.
+        framing: shape, cut and normalisation together, as pretrained weights need them.
+        seed: of the validation split, 10 % of train, stratified.
+        flip: whether training mirrors pictures; default for all data but digits and MNIST.
+
+    Raises:
+        NotFound: files are absent.
+        UserError: an argument is not accepted, or files are damaged.
     """
     name = str(name)
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()
+    seed = check_number("seed", seed, whole=True, least=0, below=SEEDS)
+    flip = None if flip is None else check_switch("flip", flip)
     if shape is not None:
-        sides = tuple(as_number("size", side) for side in as_list(shape))
-        if len(sides) != 3 or min(sides) < 1 or sides[0] not in (1, 3):
-            raise UserError(f"shape: {shape} given; channels (1 or 3), height and width are accepted")
-        framing = framing or Framing(sides)
-    known, name = _read(name, root, framing), data_name(name)
-    if flip is not None:
-        known["flip"] = as_switch("flip", flip)
-    train, test = known["train"], known["test"]
-    for split in (train, test):
-        if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(known["classes"]):
-            raise UserError(f"data: {name} has labels outside 0 to {len(known['classes']) - 1}")
+        sides = [check_number("shape", side, whole=True, least=1) for side in as_list(shape)]
+        if len(sides) != 3 or sides[0] not in (1, 3):
+            raise UserError(f"shape: got {shape}; expected channels (1 or 3), height and width")
+        framing = framing or Framing(tuple(sides))
+    fields = _read(name, root, framing)
+    name = data_name(name)
+    train = fields["train"]
+    test = fields["test"]
     if not len(test):
         raise UserError(f"data: {name} has no test pictures; at least two pictures of some class are needed")
     if framing is not None and tuple(test.images.shape[1:]) != framing.shape:
         grey = " grey" if framing.shape[0] == 1 else ""
-        known["source"] += f", brought to {framing.shape[1]}x{framing.shape[2]}{grey}"
+        fields["source"] += f", brought to {framing.shape[1]}x{framing.shape[2]}{grey}"
         if (len(train) + len(test)) * torch.Size(framing.shape).numel() <= IN_MEMORY:
-            train, test = (replace(split, images=reshape(split.images, framing.shape)) for split in (train, test))
+            train = Split(resize_pictures(train.images, framing.shape), train.labels)
+            test = Split(resize_pictures(test.images, framing.shape), test.labels)
+    train, val = hold_out(train, 0.1, seed)
+    fields |= {"train": train, "val": val, "test": test, "framing": framing}
     if framing is not None and framing.mean is not None:
-        known |= {"mean": framing.mean, "std": framing.std}
-    learned, val = hold_out(train, 0.1, as_number("seed", seed))
-    known |= {"train": replace(learned, unreadable=train.unreadable), "val": val, "test": test, "framing": framing}
-    data = Data(name=name, **known)
-    _tell(data)
+        fields |= {"mean": framing.mean, "std": framing.std}
+    if flip is not None:
+        fields["flip"] = flip
+    data = Data(name=name, **fields)
+    _report_omissions(data)
     return data
 
 
-def _read(name: str | Path, root: Path, framing: Framing | None) -> dict:
-    """The fields of `Data` that the reader of this name knows."""
-    if name in ("digits", "shapes", "shapes1000"):
-        readers = {"digits": read_digits, "shapes": read_shapes, "shapes1000": read_thousand_shapes}
-        return readers[name]()
-    if name in ("mnist", "cifar10"):
-        return (read_mnist if name == "mnist" else read_cifar10)(root, framing)
-    if name == "imagenet":
-        return read_imagenet(root / "ImageNet", framing)
-    if not os.path.isdir(os.path.expanduser(name)):
-        raise NotFound(f"data: {name!r} is neither a data set ({', '.join(NAMES)}) nor an image folder that exists")
+def _read(name: str, root: Path, framing: Framing | None) -> dict:
+    """Return the fields of `Data` that the reader of this name knows."""
+    if name in EMBEDDED:
+        return EMBEDDED[name]()
+    if name in OFFICIAL:
+        return OFFICIAL[name](root, framing)
+    folder = os.path.expanduser(name)
+    if not os.path.isdir(folder):
+        raise NotFound(f"data: got {name!r}; expected {', '.join(NAMES)} or an image folder that exists")
     title = data_name(name)
-    known = {"title": title, "source": f"the image folder {title}", "flip": True}
+    fields = {"title": title, "source": f"the image folder {title}", "flip": True}
     try:
-        return known | read_folder(Path(name).expanduser().resolve(), framing)
+        return fields | read_folder(Path(folder).resolve(), framing)
     except PermissionError as error:
         raise UserError(f"data: {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _tell(data: Data) -> None:
-    """Say in the log what was left out, and what of the pictures looks odd."""
+def _report_omissions(data: Data) -> None:
+    """Say in the log what was left out, and which classes cannot be measured."""
     if data.unreadable:
         many = len(data.unreadable) > 1
         what = f"{len(data.unreadable)} pictures do not open and are" if many else "1 picture does not open and is"
         log.warning("%s: %s left out: %s", data.name, what, join_names(data.unreadable, 5))
     if data.passed_over:
-        log.warning(
-            "%s: what is no picture of a class is passed over: %s", data.name, count_names(list(data.passed_over))
-        )
+        log.warning("%s: passed over, no pictures of a class: %s", data.name, count_names(list(data.passed_over)))
     if data.untested:
         names = count_names([data.classes[i] for i in data.untested])
-        log.warning("%s: classes without test pictures, of which nothing can be measured: %s", data.name, names)
-    if data.flip and not isinstance(data.train.images, Pictures):
-        for one, other in mirrored_alike(data.train, data.num_classes):
-            names = (data.classes[one], data.classes[other])
-            log.warning(
-                "%s: mirrored, pictures of %s look like %s; --no-flip (flip=False) mirrors none", data.name, *names
-            )
+        log.warning("%s: classes without test pictures, which cannot be measured: %s", data.name, names)

@@ -1,11 +1,11 @@
-"""A split: pictures and their labels, of which parts are taken by class masks or held out by a seed."""
+"""A split: pictures and their labels, selected by class masks or held out by a seed."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch.nn.functional import interpolate
+from torchvision.transforms import functional as T
 
 from unlearn_lib.common import free_memory
 from unlearn_lib.data.pictures import Pictures
@@ -14,67 +14,76 @@ from unlearn_lib.store import digest
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 [N, C, H, W], in memory or on disk, and their labels int64 [N].
-
-    unreadable: names of pictures that belong here and did not open.
-    """
+    """Pictures uint8 [N, C, H, W], in memory or on disk, and their labels int64 [N]."""
 
     images: torch.Tensor | Pictures
     labels: torch.Tensor
-    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def is_on_disk(self) -> bool:
+        return isinstance(self.images, Pictures)
+
     def only(self, classes: Collection[int]) -> "Split":
-        """The pictures of these classes, by a mask."""
-        return self.take(self._among(classes))
+        """Return the pictures of these classes."""
+        return self.take(self._select(classes))
 
     def without(self, classes: Collection[int]) -> "Split":
-        """The pictures of all other classes, by a mask."""
-        return self.take(~self._among(classes))
+        """Return the pictures of all other classes."""
+        return self.take(~self._select(classes))
+
+    def _select(self, classes: Collection[int]) -> torch.Tensor:
+        return torch.isin(self.labels, self.labels.new_tensor(list(classes)))
 
     def take(self, index: torch.Tensor) -> "Split":
-        """The pictures at `index` (positions or a boolean mask, on any device)."""
-        on_disk = isinstance(self.images, Pictures)
-        images = self.images.take(index) if on_disk else self.images[index.to(self.images.device)]
-        return Split(images, self.labels[index.to(self.labels.device)])
+        """Return the pictures at `index` (positions or a boolean mask, on any device), not decoded yet."""
+        labels = self.labels[index.to(self.labels.device)]
+        if self.is_on_disk:
+            return Split(self.images.take(index), labels)
+        return Split(self.images[index.to(self.images.device)], labels)
 
     def batch(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Decoded pictures and labels at `index` (on any device); those on disk that do not open are left out."""
-        labels = self.labels[index.to(self.labels.device)]
-        if not isinstance(self.images, Pictures):
-            return self.images[index.to(self.images.device)], labels
-        images, good = self.images[index], self.images.readable[index.cpu()]
-        return images[good], labels[good.to(labels.device)]
+        """Return decoded pictures and labels at `index`, as `take`; pictures that do not open are left out."""
+        part = self.take(index)
+        if not self.is_on_disk:
+            return part.images, part.labels
+        images = self.images[index]
+        opened = self.images.readable[index.cpu()]
+        return images[opened], part.labels[opened.to(part.labels.device)]
+
+    def load(self) -> "Split":
+        """Decode pictures on disk into memory; those that do not open are left out."""
+        loaded = Split(torch.cat(list(self.images.split(500))), self.labels)
+        return loaded if self.readable.all() else loaded.take(self.readable)
 
     def to(self, device: torch.device) -> "Split":
-        """On the device, or itself where the pictures would take more than half of what is free there."""
-        if not isinstance(self.images, Pictures) and self.images.numel() > free_memory(device) / 2:
+        """Return the split on a device; itself where it is on disk or takes over half of the free memory there."""
+        if self.is_on_disk or self.images.numel() > free_memory(device) / 2:
             return self
         return Split(self.images.to(device), self.labels.to(device))
 
     @property
     def readable(self) -> torch.Tensor:
-        """bool [N]: False for a picture on disk of which it is known that it does not open."""
-        on_disk = isinstance(self.images, Pictures)
-        return self.images.readable if on_disk else torch.ones(len(self), dtype=torch.bool)
+        """bool [N]: False for a picture on disk that did not open when it was read."""
+        return self.images.readable if self.is_on_disk else torch.ones(len(self), dtype=torch.bool)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """Names of the pictures on disk that did not open when they were read."""
+        return [self.images.name(i) for i in (~self.readable).nonzero().flatten().tolist()]
 
     @cached_property
     def fingerprint(self) -> str:
-        """What the pictures and labels are: of those in memory every value, of those on disk what a listing tells."""
-        on_disk = isinstance(self.images, Pictures)
-        return digest(self.images.fingerprint() if on_disk else self.images, self.labels)
-
-    def _among(self, classes: Collection[int]) -> torch.Tensor:
-        wanted = torch.tensor(sorted(classes), dtype=torch.int64, device=self.labels.device)
-        return torch.isin(self.labels, wanted)
+        """Digest labels and pictures: every value of those in memory, the file listing of those on disk."""
+        return digest(self.images.fingerprint() if self.is_on_disk else self.images, self.labels)
 
 
 def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Split in two, `share` of every class going to the second; the same seed, the same pictures.
+    """Split in two, stratified: the second part gets `share` of every class, drawn from `seed`.
 
-    At least one of two goes there, however small the share is; the only picture of a class does not.
+    It gets at least one picture of a class that has two.
     """
     generator = torch.Generator().manual_seed(seed)
     held = torch.zeros(len(split), dtype=torch.bool)
@@ -86,15 +95,13 @@ def hold_out(split: Split, share: float, seed: int) -> tuple[Split, Split]:
     return split.take(~held), split.take(held)
 
 
-def reshape(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
-    """uint8 pictures at another size, grey made colour or colour grey, in chunks."""
+def resize_pictures(images: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """Resize pictures uint8 [N, C, H, W] to `shape`; colour becomes grey, grey fills all channels."""
     result = torch.empty(len(images), *shape, dtype=torch.uint8, device=images.device)
-    grey = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]
-    for start in range(0, len(images), 4096):
-        chunk = images[start : start + 4096].float()
-        if chunk.shape[1] == 3 and shape[0] == 1:
-            chunk = (chunk * grey).sum(1, keepdim=True)
-        if chunk.shape[-2:] != tuple(shape[1:]):
-            chunk = interpolate(chunk, shape[1:], mode="bilinear", antialias=True, align_corners=False)
-        result[start : start + 4096] = chunk.round().clamp(0, 255).to(torch.uint8)  # grey spreads over channels
+    luminance = torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]  # ITU-R BT.601
+    for before, after in zip(images.split(4096), result.split(4096), strict=True):  # floats take four times the memory
+        pixels = before.float()
+        if before.shape[1] == 3 and shape[0] == 1:
+            pixels = (pixels * luminance).sum(1, keepdim=True)
+        after.copy_(T.resize(pixels, shape[1:]).round())
     return result

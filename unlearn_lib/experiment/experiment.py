@@ -15,22 +15,30 @@ from pathlib import Path
 from torch import nn
 
 from unlearn_lib import networks
-from unlearn_lib.common import UserError, as_list, check_forget, check_number, pick_device
-from unlearn_lib.data import Data, data_name, load_data
+from unlearn_lib.common import UserError, as_list, check_forget, check_number, log, pick_device
+from unlearn_lib.data import NAMES, Data, data_name, load_data
+from unlearn_lib.evaluation import Judge, evaluate, score
 from unlearn_lib.experiment.steps import (
-    Judge,
+    Stopped,
     Unlearned,
-    compute_unlearned,
-    find_unlearned,
-    keep_unlearned,
-    make_cached_impressions,
-    train_network,
+    log_accuracy,
+    log_carry_over,
+    start_from_weights,
+    with_golden,
 )
 from unlearn_lib.networks import Framing, Run
-from unlearn_lib.options import check_options, option
-from unlearn_lib.store import digest, lock_folder
-from unlearn_lib.training import PRECISIONS
-from unlearn_lib.zeroshot import Impressions, Unlearning
+from unlearn_lib.options import PLACES, check_options, option
+from unlearn_lib.store import cached, digest, lock_folder
+from unlearn_lib.training import PRECISIONS, fit
+from unlearn_lib.zeroshot import (
+    RECIPE_VERSION,
+    Impressions,
+    Unlearning,
+    carry_over,
+    check_impressions,
+    make_impressions,
+    unlearn,
+)
 
 TRAINING = {  # of training from scratch, by data set
     "digits": {"epochs": 25, "lr": 3e-3, "batch_size": 64},
@@ -38,6 +46,7 @@ TRAINING = {  # of training from scratch, by data set
     "mnist": {"epochs": 5, "lr": 3e-3, "batch_size": 128},
     "cifar10": {"epochs": 15, "lr": 3e-3, "batch_size": 128},
 }
+BOUNDED = ("deepinversion", "drawn")  # recipes that make other impressions with less memory
 FINE_TUNING = {"epochs": 10, "lr": 3e-4, "batch_size": 32}
 ELSEWHERE = {"epochs": 10, "lr": 1e-3, "batch_size": 64}
 
@@ -57,7 +66,7 @@ class Experiment:
 
     Args:
         forget: names, indices and ranges of classes, wnids, and files with them.
-        weights: a start by name or from the file of a state dict. Data without training images take it as it is.
+        weights: a start by name or from the file of a state dict. Data without training pictures take it as it is.
         size, weights, flip: where none of them is given, those of the trained original are used.
         version: is appended to the names of the run folders.
         force: repeat every step that is called.
@@ -79,16 +88,16 @@ class Experiment:
         "whole", 0, least=0, below=2**32, metavar="N", help="of training, impressions and unlearning; by default 0"
     )
     train_epochs: int | None = option(
-        "whole", None, least=1, metavar="N", help=f"passes over the training images; {_defaults('epochs')}"
+        "whole", None, least=1, metavar="N", help=f"passes over the training pictures; {_defaults('epochs')}"
     )
     train_lr: float | None = option(
         "number", None, above=0, below=1e30, metavar="RATE", help=f"top learning rate of training; {_defaults('lr')}"
     )
     train_batch_size: int | None = option(
-        "whole", None, least=1, metavar="IMAGES", help=f"of training; {_defaults('batch_size')}"
+        "whole", None, least=1, metavar="PICTURES", help=f"of training; {_defaults('batch_size')}"
     )
     dropout: float | None = option(
-        "number", None, least=0, below=1, metavar="RATE", flag="-d", help="by default the network's own"
+        "number", None, least=0, below=1, metavar="RATE", help="by default the network's own"
     )
     label_smoothing: float = option("number", 0.0, least=0, below=1, metavar="SHARE", help="in training; by default 0")
     size: int | None = option(
@@ -96,29 +105,21 @@ class Experiment:
         None,
         least=1,
         metavar="PIXELS",
-        help="height and width of an image, for others' networks; by default that of the weights, else the network's",
+        help="height and width of a picture, for others' networks; by default that of the weights, else the network's",
     )
     weights: str | None = option(
         "text", None, metavar="NAME|FILE", help="to start from: by name (IMAGENET1K_V1), or the file of a state dict"
     )
     flip: bool | None = option(
-        "switch", None, help="mirror half of the images in training; by default all data but digits"
+        "switch", None, help="mirror half of the pictures in training; by default all data but digits"
     )
-    device: str | None = option(
-        "text", None, metavar="NAME", flag="-g", help="cuda, mps or cpu; by default the first of these that exists"
-    )
-    data_root: str | Path | None = option(
-        "text", None, metavar="DIR", help="where data sets lie; by default $UNLEARN_DATA, else data/"
-    )
-    runs_root: str | Path | None = option(
-        "text", None, metavar="DIR", help="where runs are kept; by default $UNLEARN_RUNS, else data/runs/"
-    )
-    version: str | None = option(
-        "text", None, metavar="NAME", flag="-n", help="is appended to the names of the run folders"
-    )
+    device: str | None = option("text", None, **PLACES["device"])
+    data_root: str | Path | None = option("text", None, **PLACES["data_root"])
+    runs_root: str | Path | None = option("text", None, **PLACES["runs_root"])
+    version: str | None = option("text", None, **PLACES["version"])
     force: bool = option("switch", False, help="repeat every step; by default finished steps are reused")
     save_every: int = option(
-        "whole", 1, least=1, metavar="EPOCHS", flag="-s", help="between two checkpoints of training; by default 1"
+        "whole", 1, least=1, metavar="EPOCHS", help="between two checkpoints of training; by default 1"
     )
     precision: str | None = option(
         "text",
@@ -140,7 +141,8 @@ class Experiment:
     def variant(self, **changes) -> "Experiment":
         """Return a copy with `changes`; it shares the data already read, where no change concerns them."""
         other = dataclasses.replace(self, **changes)
-        if "dataset" in vars(self) and not changes.keys() & {"model", "data", "data_root", "size", "weights", "flip"}:
+        another = {name for name, value in changes.items() if name not in self.start or self.start[name] != value}
+        if "dataset" in vars(self) and not another & {"model", "data", "data_root", "size", "weights", "flip"}:
             vars(other)["dataset"] = self.dataset
         return other
 
@@ -170,7 +172,7 @@ class Experiment:
 
     @functools.cached_property
     def framing(self) -> Framing:
-        """How an image becomes what the network takes. Raises UserError for a size that the network has not."""
+        """How a picture becomes what the network takes. Raises UserError for a size that the network has not."""
         framing = networks.find_framing(self.model, self.start["weights"], self.start["size"])
         if framing is None:  # TEMPORARY
             return Framing(tuple(networks.make_model(self.model, None, size=self.start["size"]).input_shape))
@@ -223,13 +225,51 @@ class Experiment:
 
     def train(self) -> Run:
         """Return the model trained on all classes."""
-        return train_network(self, [])
+        return self._train([])
 
     def golden(self) -> Run:
         """Return the model trained from the same start without the forget classes; it keeps all K outputs."""
         if not len(self.dataset.train):
-            raise UserError(f"golden: {self.dataset.name} has no training images here to train one on")
-        return train_network(self, self.checked_forget())
+            raise UserError(f"golden: {self.dataset.name} has no training pictures here to train one on")
+        return self._train(self.checked_forget())
+
+    def _train(self, forget: list[int]) -> Run:
+        """Return the original's run, or golden's where classes are left out: found, or trained and evaluated."""
+        name = self.trained_name(forget)
+        arguments = self.arguments(forget)
+        with lock_folder(self.root / name):
+            run = None if self.force else networks.find_run(self.root, name, arguments)
+            if run is not None:
+                log_accuracy(run, forget, "reused")
+                return run
+            checkpoint = self.root / name / "checkpoint.safetensors"
+            if self.force:
+                checkpoint.unlink(missing_ok=True)
+            model = self.new_model(self.seed)
+            is_ready = start_from_weights(model, self.model, self.start["weights"], self.dataset, forget)
+            history = {}
+            if not is_ready:
+                history = fit(
+                    model,
+                    self.dataset,
+                    forget=forget,
+                    label_smoothing=self.label_smoothing,
+                    seed=self.seed,
+                    device=self.device,
+                    checkpoint=checkpoint,
+                    save_every=self.save_every,
+                    precision=self.precision,
+                    **self.training,
+                )
+            seconds = sum(history.get("seconds", []))
+            metrics = dict.fromkeys(("original", "masked", "unlearned", "golden", "carry_over", "audit"))
+            block = evaluate(model.to(pick_device(self.device)), self.dataset, forget)
+            metrics["golden" if forget else "original"] = block
+            metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
+            metrics["seconds"]["golden" if forget else "train"] = seconds
+            run = networks.write_run(self.root, name, arguments, model.cpu(), history, metrics, **self.notes())
+        log_accuracy(run, forget, "weights taken as they are" if is_ready else f"trained in {seconds:.1f} s")
+        return run
 
     def checked_forget(self) -> list[int]:
         """Return the classes to forget. Raises UserError where none or all are given."""
@@ -240,7 +280,7 @@ class Experiment:
 
         Raises:
             NotFound: the model has not been trained.
-            UserError: it was trained on other images or at another size.
+            UserError: it was trained on other pictures or at another size.
         """
         run = networks.check_run(networks.open_run(self.root, self.run_name()))
         if run.config["classes"] != self.dataset.classes:
@@ -281,7 +321,41 @@ class Experiment:
         steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
         run = self.original()
         model = self.load(run)
-        return make_cached_impressions(self, run, model, asked.find_layer(model), asked, steps=steps, on_step=on_step)
+        return self._impressions(run, model, asked.find_layer(model), asked, steps=steps, on_step=on_step)
+
+    def _impressions(
+        self,
+        original: Run,
+        model: nn.Module,
+        layer: str,
+        asked: Unlearning,
+        *,
+        steps: int | None = None,
+        on_step: Callable | None = None,
+    ) -> Impressions:
+        """Return impressions of every class of the original at a layer, from its run folder where they are there."""
+        check_impressions(model, layer, asked.samples, asked.recipe, steps)
+        path = original.path / f"impressions-{layer}-{asked.recipe}.safetensors"
+        numbers = {"samples": asked.samples, "recipe": asked.recipe, "steps": steps, "seed": self.seed}
+        key = {
+            **numbers,
+            "model": original.fingerprint(),
+            "version": RECIPE_VERSION,
+            "input_range": list(model.input_range),
+        }
+        if asked.recipe in BOUNDED:
+            key["memory"] = self.memory
+
+        def make() -> tuple[dict, dict]:
+            made = make_impressions(model, layer, **numbers, memory=round(self.memory * 2**20), on_step=on_step)
+            log.info("impressions at %s, %s: %s made in %.1f s", layer, asked.recipe, f"{len(made.x):,}", made.seconds)
+            return {"x": made.x, "labels": made.labels}, {"seconds": made.seconds}
+
+        if asked.recipe == "drawn":  # as large as a data set, and quick to draw again
+            tensors, facts = make()
+        else:
+            tensors, facts = cached(path, key, make, force=self.force)
+        return Impressions(layer, tensors["x"], tensors["labels"], asked.recipe, facts["seconds"])
 
     def unlearn(
         self,
@@ -305,7 +379,11 @@ class Experiment:
         unlearning = method if isinstance(method, Unlearning) else Unlearning(method, **choices)
         with lock_folder(self.root / self.unlearned_name(unlearning, version)):
             run = None if self.force else self.find_unlearned(unlearning, version)
-            return run or self.keep(self.compute(unlearning, on_step), version)
+            if run is None:
+                return self.keep(self.compute(unlearning, on_step), version)
+        log.info("%s: reused", run.name)
+        log_carry_over(run.metrics["carry_over"])
+        return run
 
     def unlearned_name(self, unlearning: Unlearning, version: str | None = None) -> str:
         """Return the name of an unlearned run's folder."""
@@ -319,8 +397,18 @@ class Experiment:
         Raises:
             UserError: a run of that name was made with other arguments.
         """
-        return find_unlearned(self, unlearning, version)
+        original = self.original()
+        name, arguments = self.describe_unlearned(original, unlearning, version)
+        if not networks.has_run(self.root, name):
+            return None
+        run = networks.open_run(self.root, name)
+        if unlearning.layer is None and run.config.get("asked_layer", "") is None:
+            arguments["layer"] = run.config["layer"]
+        elif unlearning.layer is None:  # the run was asked for with a layer, perhaps the one that None means
+            arguments["layer"] = unlearning.find_layer(self.load(original))
+        return with_golden(self, networks.check_run(run, arguments))
 
+    @networks.traced_once()
     def compute(
         self, unlearning: Unlearning, on_step: Callable[[dict], bool | None] | None = None, judge: Judge | None = None
     ) -> Unlearned:
@@ -334,11 +422,102 @@ class Experiment:
         Raises:
             Stopped: `on_step` returned False before there was a result.
         """
-        return compute_unlearned(self, unlearning, on_step, judge)
+        forget = self.checked_forget()
+        original = self.original()
+        model = self.load(original)
+        layer = unlearning.find_layer(model)
+        unlearning.check_network(model)
+        is_complete = True  # also where there are no epochs
 
+        def watch(state: dict) -> bool:
+            nonlocal is_complete
+            is_complete = state["epoch"] == state["epochs"]
+            return on_step is None or on_step(state) is not False
+
+        def watch_impressions(step: int, x) -> None:
+            if on_step is not None and on_step({"stage": "impressions", "step": step, "layer": layer}) is False:
+                raise Stopped
+
+        impressions = None
+        if unlearning.rules.needs_impressions:
+            impressions = self._impressions(original, model, layer, unlearning, on_step=watch_impressions)
+        network, history, seconds = unlearn(
+            unlearning, model, impressions, forget, layer=layer, seed=self.seed, on_step=watch
+        )
+        log.info("%s: unlearned in %.1f s", unlearning.method, seconds)
+        if judge is None or judge.layer != layer:
+            judge = Judge.of_original(original, model, self.dataset, layer)
+        metrics = {
+            "original": score(original.metrics["original"]["confusion"], forget),
+            "masked": judge.masked_block(forget),
+            "unlearned": judge.block(network, forget),
+            "golden": None,
+            "seconds": {
+                "train": original.metrics["seconds"]["train"],
+                "golden": None,
+                "impressions": impressions.seconds if impressions else 0.0,
+                "unlearn": seconds,
+            },
+            "carry_over": None,
+            "audit": None,
+        }
+        return Unlearned(unlearning, layer, network, history, metrics, original, original.fingerprint(), is_complete)
+
+    @networks.traced_once()
     def keep(self, unlearned: "Unlearned", version: str | None = None) -> Run:
-        """Write what `compute` returned as a run. Raises UserError where it was stopped before its end."""
-        return keep_unlearned(self, unlearned, version)
+        """Write what `compute` returned as a run, with its carry-over and golden's figures.
+
+        Raises:
+            UserError: it was stopped before its end, or the original was trained again since.
+        """
+        if not unlearned.is_complete:
+            raise UserError(
+                f"epochs: stopped after {len(unlearned.history['forget_loss'])}; only a run that ended can be saved"
+            )
+        name, arguments = self.describe_unlearned(unlearned.original, unlearned.unlearning, version)
+        arguments["layer"] = unlearned.layer
+        if arguments["original_file"] != unlearned.original_file:
+            raise UserError(f"run: {unlearned.original.name} was trained again since this unlearning; compute it again")
+        with lock_folder(self.root / name):
+            if not self.force and (run := networks.find_run(self.root, name, arguments)):
+                return with_golden(self, run)  # another process was faster
+            model = self.load(unlearned.original)
+            shares = carry_over(model, unlearned.model, unlearned.layer, self.forget_classes, seed=self.seed)
+            log_carry_over(shares)
+            run = networks.write_run(
+                self.root,
+                name,
+                arguments,
+                unlearned.model,
+                unlearned.history,
+                unlearned.metrics | {"carry_over": shares},
+                **self.notes(),
+                golden_run=None,
+                asked_layer=unlearned.unlearning.layer,
+            )
+            return with_golden(self, run)
+
+    def describe_unlearned(
+        self, original: Run, unlearning: Unlearning, version: str | None
+    ) -> tuple[str, dict[str, object]]:
+        """Return the name of an unlearned run and what it is made from; the layer as it was asked for."""
+        version = version or self.version or None
+        arguments = {
+            **{name: value for name, value in original.arguments.items() if name not in self.training},
+            "forget": self.checked_forget(),
+            "method": unlearning.method,
+            "layer": unlearning.layer,
+            "version": version,
+            "samples": unlearning.samples,
+            "recipe": unlearning.recipe,
+            "recipe_version": RECIPE_VERSION,
+            **unlearning.numbers,
+            "original_run": original.name,
+            "original_file": original.fingerprint(),
+        }
+        if unlearning.recipe in BOUNDED:
+            arguments["memory"] = self.memory
+        return self.unlearned_name(unlearning, version), arguments
 
     def check_unlearning(self, unlearning: Unlearning) -> None:
         """Raise UserError for an unlearning that does not suit the network; no trained network is needed."""
@@ -346,7 +525,7 @@ class Experiment:
         unlearning.check_network(self.new_model().eval())
 
     def arguments(self, forget: list[int]) -> dict:
-        """Return what a training of this experiment is made from: images, start, and numbers."""
+        """Return what a training of this experiment is made from: pictures, start, and numbers."""
         weights = self.start["weights"]
         file = Path(weights).expanduser() if weights and networks.is_file(weights) else None
         return {
@@ -369,12 +548,14 @@ class Experiment:
     def notes(self) -> dict:
         """Return what config.json records besides the arguments."""
         folder = os.path.expanduser(self.data)
-        is_folder = data_name(self.data) != self.data and os.path.isdir(folder)
+        is_folder = self.data not in NAMES and os.path.isdir(folder)
         notes = {
             "device": str(pick_device(self.device)),
             "source": self.dataset.source,
             "classes": self.dataset.classes,
-            "data_given": os.path.abspath(folder) if is_folder else self.data,
+            "data_given": os.path.abspath(folder) if is_folder else self.data,  # audits may start elsewhere
+            "preprocessing": dataclasses.asdict(self.framing)
+            | {"interpolation": self.framing.interpolation.value, "mean": self.dataset.mean, "std": self.dataset.std},
         }
         left_out = {"unreadable": self.dataset.unreadable, "passed_over": list(self.dataset.passed_over)}
         return notes | {name: names for name, names in left_out.items() if names}

@@ -9,7 +9,6 @@ from unlearn_lib.figures.classes import (
     plot_histograms,
     plot_losers,
     plot_per_class,
-    plot_scaling,
 )
 from unlearn_lib.figures.impressions import (
     as_picture,
@@ -19,7 +18,7 @@ from unlearn_lib.figures.impressions import (
     plot_pictures,
     plot_recipes,
 )
-from unlearn_lib.figures.networks import plot_cost, plot_history, plot_losses, plot_responsive
+from unlearn_lib.figures.networks import fit_cost, plot_cost, plot_history, plot_losses, plot_responsive, plot_scaling
 from unlearn_lib.figures.runs import result_figures, training_figures
 from unlearn_lib.figures.style import save_figure
 from unlearn_lib.figures.sweeps import plot_leaderboard

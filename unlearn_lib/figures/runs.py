@@ -1,4 +1,4 @@
-"""The figures of a run: how it was trained, and what came out, class by class."""
+"""The figures of a run: how it was trained, and its result class by class."""
 
 from matplotlib.figure import Figure
 
@@ -16,17 +16,22 @@ from unlearn_lib.networks import Run
 
 
 def training_figures(experiment: Experiment, runs: dict[str, Run]) -> dict[str, Figure]:
-    """Training curves of runs, by the model's name; none where weights were taken as they came."""
+    """Return the training curves of runs, keyed by model. Weights taken as they came have no curve."""
     histories = {name: run.history for name, run in runs.items() if run.history}
     return {"training": plot_history(histories, experiment.title)} if histories else {}
 
 
 def result_figures(experiment: Experiment, run: Run) -> dict[str, Figure]:
-    """Bars of every class, or where they are too many to stand side by side the figures for many."""
-    title, classes = f"{experiment.title}, unlearned by {run.config['method']}", experiment.dataset.classes
+    """Return bars of every class, or the figures for many classes where there are more than MANY."""
+    title = f"{experiment.title}, unlearned by {run.config['method']}"
+    classes = experiment.dataset.classes
+    forget = experiment.forget_classes
     if len(classes) <= MANY:
-        return {"per_class": plot_per_class(run.blocks, classes, experiment.forget_classes, title)}
-    original, model = run.metrics["original"], experiment.load(experiment.original())
-    changes = class_changes(original, run.metrics["unlearned"], classes, experiment.forget_classes, model)
-    drawn = {"changes": plot_changes(changes, title), "lost_most": plot_losers(changes, title)}
-    return drawn | {"histograms": plot_histograms(run.blocks, experiment.forget_classes, title)}
+        return {"per_class": plot_per_class(run.blocks, classes, forget, title)}
+    original = experiment.load(experiment.original())
+    changes = class_changes(run.metrics["original"], run.metrics["unlearned"], classes, forget, original)
+    return {
+        "changes": plot_changes(changes, title),
+        "lost_most": plot_losers(changes, title),
+        "histograms": plot_histograms(run.blocks, forget, title),
+    }

@@ -22,7 +22,8 @@ from unlearn_lib.store import digest, load_tensors, read_json, restore_folder
 
 FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 NOTES = """
-    asked_layer versions device source classes data_given golden_run unreadable passed_over format files digest
+    asked_layer preprocessing versions device source classes data_given golden_run unreadable passed_over
+    format files digest
 """.split()
 DIGESTS = {
     "data_digest": "data: other pictures than those that {name} was made from",

@@ -110,7 +110,7 @@ class ComparisonPanel:
             given = [self._answers(run.value) for run in (self.first, self.second)]
             confusions = [confusion_matrix(answers, self.labels, len(self.classes)) for answers in given]
             first, second = (score(confusion, forget) for confusion in confusions)
-            self.blocks = {"first run": first, "second run": second}
+            self.blocks = {self.first.value: first, self.second.value: second}
             self._tell(
                 f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
                 f"right: {100 * first['overall_accuracy']:.2f} % in the first run, "

@@ -15,8 +15,8 @@ import torch
 
 from unlearn_lib.common import UserError, redirect_progress
 from unlearn_lib.data import Data
-from unlearn_lib.evaluation import SMALL
-from unlearn_lib.experiment import Experiment, Judge, Stopped, Unlearned
+from unlearn_lib.evaluation import SMALL, Judge
+from unlearn_lib.experiment import Experiment, Stopped, Unlearned
 from unlearn_lib.figures import MANY, plot_histograms, plot_per_class
 from unlearn_lib.networks import Run
 from unlearn_lib.panels.base import (

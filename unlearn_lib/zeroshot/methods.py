@@ -12,7 +12,7 @@ class y; q = softmax(z0 / T with F at -inf), the answer of the masked original.
 - deep       train a student with new last layers on q for drawn pictures, its features pulled to a code: see `deep`.
              forget_weight weighs the pull, retain_weight KL(q || p).
 - mask       w_u = 0, b_u = -1e4 for u in F: no training. The mask never lowers retain accuracy: where it changes the
-             argmax, the old answer was a forget class, which is wrong for every retain image.
+             argmax, the old answer was a forget class, which is wrong for every retain picture.
 
 Each loss of neggrad+ and distill is multiplied by T^2, T = TEMPERATURE. At T = 1 the gradient vanishes once F has no
 mass on these impressions. At T = 4 the logits of F keep falling below all others, so that harder inputs are forgotten
@@ -265,7 +265,7 @@ def _warn_without_bias(model: nn.Module, layer: str, parameters: list[nn.Paramet
     if all(p.dim() > 1 for p in parameters) and feasible_inputs(model, layer).bounds[0] < 0:
         log.warning(
             "layer: from %s on there is no bias and its inputs may have either sign; no weights suppress the forget "
-            "classes for all of them, so that images of them may still be recognised",
+            "classes for all of them, so that pictures of them may still be recognised",
             layer,
         )
 

@@ -50,7 +50,7 @@ class Unlearning:
         help=f"of the impressions: {', '.join(RECIPES)}, drawn; by default the method's own",
     )
     epochs: int | None = option(
-        "whole", None, least=1, metavar="N", flag="-e", help="passes over the impressions; by default the method's own"
+        "whole", None, least=1, metavar="N", help="passes over the impressions; by default the method's own"
     )
     lr: float | None = option(
         "number",
@@ -61,7 +61,7 @@ class Unlearning:
         help="learning rate; by default derived from the size of the weights, or the method's own",
     )
     batch_size: int | None = option(
-        "whole", None, least=1, metavar="IMPRESSIONS", flag="-b", help="per step; by default the method's own"
+        "whole", None, least=1, metavar="IMPRESSIONS", help="per step; by default the method's own"
     )
     forget_weight: float | None = option(
         "number", None, least=0, metavar="FACTOR", help="of the forget loss; by default the method's own"
@@ -197,11 +197,13 @@ class ZeroShotUnlearner:
         if self.layer is not None and str(self.layer) != layer:
             raise UserError(f"layer: got {self.layer!r}, but the impressions are inputs of {layer!r}")
         self.unlearning = Unlearning(self.method, layer, **{name: getattr(self, name) for name in NUMBERS})
+        for name, value in self.unlearning.numbers.items():
+            setattr(self, name, value)
         self.seed = check_number("seed", self.seed, whole=True, least=0, below=2**32)
         check_layer(self.model, self.unlearning.rules, layer)
         self.forget = check_forget(self.forget, count_classes(self.model))
         missing = sorted({*self.forget} - {*self.impressions.labels.tolist()})
-        if missing and self.impressions.recipe != "drawn":  # drawn images may lack a class
+        if missing and self.impressions.recipe != "drawn":  # drawn pictures may lack a class
             raise UserError(f"forget: got {self.forget}, but there are no impressions of {missing}; make them too")
 
     def unlearn(self, on_step: OnStep | None = None) -> tuple[nn.Module, dict, float]:

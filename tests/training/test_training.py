@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ from unlearn_lib.training import smooth_labels
 
 
 def course(history):
-    """The history without its seconds, which no seed fixes."""
+    """Return the history without its seconds, the only part that a seed does not fix."""
     return {name: values for name, values in history.items() if name != "seconds"}
 
 
@@ -41,7 +42,7 @@ def small_set(digits):
     return dataclasses.replace(digits, train=Split(digits.train.images[:300], digits.train.labels[:300]))
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_set):
+def test_fit_gives_the_same_bits_for_the_same_seed_only(small_set):
     models = [make_model("lenet5", 10, dropout=0.3) for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
         fit(model, small_set, epochs=2, seed=seed)
@@ -49,14 +50,14 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(small_set):
     assert not torch.equal(weights(models[0]), weights(models[2]))
 
 
-def test_the_history_tells_the_share_of_training_pictures_that_were_right(small_set):
+def test_the_history_has_the_training_accuracy(small_set):
     model = make_model("lenet5", 10)
     history = fit(model, small_set, epochs=1, lr=1e-12, precision="float32")  # the network stays as it is
     right = predict_logits(model, small_set.train.images, small_set).argmax(1) == small_set.train.labels
     assert history["train_accuracy"] == [pytest.approx(right.double().mean().item())]
 
 
-def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small_set, tmp_path, monkeypatch):
+def test_an_interrupted_training_ends_with_the_same_bits(small_set, tmp_path, monkeypatch):
     whole, resumed = (make_model("lenet5", 10, dropout=0.3) for _ in range(2))
     history = fit(whole, small_set, epochs=4)
 
@@ -67,7 +68,7 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
             yield step
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("unlearn_lib.training.fitting.progress", stop_at_third)
+        patch.setattr("unlearn_lib.training.progress", stop_at_third)
         fit(resumed, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
     fresh = make_model("lenet5", 10, dropout=0.3)
     again = fit(fresh, small_set, epochs=4, checkpoint=tmp_path / "checkpoint.safetensors")
@@ -76,7 +77,7 @@ def test_a_call_that_stopped_midway_ends_with_the_bits_of_one_that_did_not(small
     assert torch.equal(weights(whole), weights(fresh))
 
 
-def test_a_large_network_too_ends_with_the_bits_of_one_that_did_not_stop(tmp_path):
+def test_an_interrupted_training_of_a_large_network_ends_with_the_same_bits(tmp_path):
     whole, again, data = large_network(), large_network(), tiny_data()
     numbers = {"epochs": 3, "batch_size": 32, "checkpoint": tmp_path / "checkpoint.safetensors", "save_every": 2}
     history = fit(whole, data, **numbers)
@@ -84,7 +85,7 @@ def test_a_large_network_too_ends_with_the_bits_of_one_that_did_not_stop(tmp_pat
     assert torch.equal(weights(whole), weights(again))
 
 
-def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
+def test_a_killed_run_continues_from_its_checkpoint(tmp_path):
     words = "train --model lenet5 --data digits --epochs 8 --runs-root".split()
 
     def train():
@@ -124,7 +125,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(tmp_path):
     ],
     ids=["epochs", "lr", "seed", "dropout", "weights", "pictures"],
 )
-def test_a_checkpoint_of_another_training_is_not_gone_on_from(small_set, tmp_path, other):
+def test_a_checkpoint_of_another_training_is_not_used(small_set, tmp_path, other):
     path = tmp_path / "checkpoint.safetensors"
     numbers = {"epochs": 2, "lr": 3e-3, "seed": 0}
     another = numbers | {name: value for name, value in other.items() if name in numbers}
@@ -162,14 +163,14 @@ def test_the_best_epoch_by_validation_is_kept(small_set, monkeypatch):
         logits[:, 0 if len(seen) == 1 else 1] = 1.0
         return logits
 
-    monkeypatch.setattr("unlearn_lib.training.loop.logits_of", worse_and_worse)
+    monkeypatch.setattr("unlearn_lib.training.predict_logits", worse_and_worse)
     labels = torch.zeros_like(small_set.val.labels)
     fit(kept, dataclasses.replace(small_set, val=Split(small_set.val.images, labels)), epochs=3)
     assert torch.equal(weights(kept), seen[0])
     assert not torch.equal(weights(kept), weights(after_first))
 
 
-def test_validation_pictures_of_which_none_opens_are_as_none_at_all(tmp_path):
+def test_validation_images_that_cannot_be_opened_count_as_absent(tmp_path):
     data, net = on_disk(tiny_data(), tmp_path), tiny_network()
     for path in tmp_path.glob("val-*"):
         path.write_bytes(b"")
@@ -177,9 +178,9 @@ def test_validation_pictures_of_which_none_opens_are_as_none_at_all(tmp_path):
     assert not torch.equal(weights(net), weights(tiny_network()))
 
 
-def test_pictures_one_at_a_time_train_a_network_without_batchnorm_and_are_refused_to_one_with_it():
+def test_a_batch_size_of_one_is_refused_with_batchnorm_only():
     data, net = tiny_data(train=10), tiny_network()
-    with pytest.raises(UserError, match="batch_size: 1 given; BatchNorm needs 2 a process, 2 in all"):
+    with pytest.raises(UserError, match="batch_size: got 1; expected at least 2"):
         fit(net, data, epochs=1, batch_size=1)
     del net.norm
     losses = fit(net, data, epochs=3, lr=1e-3, batch_size=1)["train_loss"]
@@ -204,8 +205,21 @@ def test_a_number_out_of_range_is_refused_before_any_work(small_set, argument):
     assert torch.equal(weights(model), before)
 
 
+def test_a_training_that_ends_with_an_enormous_loss_is_refused_and_a_smaller_lr_proposed():
+    with pytest.raises(UserError, match="lr: got 1000, .* such as 100"):
+        fit(large_network(), tiny_data(), epochs=2, lr=1000, batch_size=32)
+
+
+def test_a_loss_that_is_enormous_before_the_last_epoch_only_is_accepted():
+    net = tiny_network()
+    with torch.no_grad():
+        net.head.weight *= 1e4
+    history = fit(net, tiny_data(), epochs=12, lr=0.5, batch_size=32)
+    assert history["train_loss"][0] > 100 * math.log(4) > history["train_loss"][-1]
+
+
 class Textbook(nn.Module):
-    """A network that flattens with `view`, which refuses pictures whose channels come last in memory."""
+    """A network that flattens with `view`, so that it fails on images in channels-last memory order."""
 
     input_range = (0.0, 1.0)
 
@@ -219,7 +233,7 @@ class Textbook(nn.Module):
         return self.head(F.max_pool2d(F.relu(self.conv(x)), 2).view(-1, 8 * 4 * 4))
 
 
-def test_a_network_that_flattens_with_view_is_trained_and_learns_again():
+def test_a_network_that_flattens_with_view_is_trained_and_relearns():
     model, data = Textbook(), tiny_data()
     history = fit(model, data, forget=[1], epochs=4, lr=0.02, batch_size=32)
     assert history["val_accuracy"][-1] > 0.8
@@ -233,11 +247,11 @@ def test_a_network_that_flattens_with_view_is_evaluated_on_colours():
     assert evaluate(Textbook(channels=3), dataclasses.replace(grey, **parts))["overall_accuracy"] > 0
 
 
-def test_a_network_that_flattens_with_view_is_asked_about_drawn_pictures():
+def test_a_network_that_flattens_with_view_takes_drawn_images():
     made = make_impressions(Textbook(channels=3), "head", samples=1, recipe="drawn")
     assert made.x.shape[1:] == (8 * 4 * 4,)
 
 
-def test_other_networks_get_their_pictures_channels_last_which_is_faster():
+def test_other_networks_take_images_channels_last():
     assert find_memory_format(make_model("karpathynet", 10).eval(), torch.rand(2, 3, 32, 32)) == torch.channels_last
     assert find_memory_format(Textbook(channels=3), torch.rand(2, 3, 8, 8)) == torch.contiguous_format
