@@ -423,15 +423,15 @@ class Experiment:
         model = self.load(original)
         layer = unlearning.find_layer(model)
         unlearning.check_network(model)
-        is_stopped = False
+        is_complete = True  # also where there are no epochs
 
         def watch(state: dict) -> bool:
-            nonlocal is_stopped
-            is_stopped = on_step is not None and on_step(state) is False
-            return not is_stopped
+            nonlocal is_complete
+            is_complete = state["epoch"] == state["epochs"]
+            return on_step is None or on_step(state) is not False
 
         def watch_impressions(step: int, x) -> None:
-            if not watch({"stage": "impressions", "step": step, "layer": layer}):
+            if on_step is not None and on_step({"stage": "impressions", "step": step, "layer": layer}) is False:
                 raise Stopped
 
         impressions = None
@@ -443,8 +443,6 @@ class Experiment:
         log.info("%s: unlearned in %.1f s", unlearning.method, seconds)
         if judge is None or judge.layer != layer:
             judge = Judge.of_original(original, model, self.dataset, layer)
-        shares = carry_over(model, network, layer, forget, seed=self.seed)
-        log_carry_over(shares)
         metrics = {
             "original": score(original.metrics["original"]["confusion"], forget),
             "masked": judge.masked_block(forget),
@@ -456,29 +454,39 @@ class Experiment:
                 "impressions": impressions.seconds if impressions else 0.0,
                 "unlearn": seconds,
             },
-            "carry_over": shares,
+            "carry_over": None,
             "audit": None,
         }
-        return Unlearned(unlearning, layer, network, history, metrics, original, not is_stopped)
+        return Unlearned(unlearning, layer, network, history, metrics, original, original.fingerprint(), is_complete)
 
+    @networks.traced_once()
     def keep(self, unlearned: "Unlearned", version: str | None = None) -> Run:
-        """Write what `compute` returned as a run. Raises UserError where it was stopped before its end."""
+        """Write what `compute` returned as a run, with its carry-over and golden's figures.
+
+        Raises:
+            UserError: it was stopped before its end, or the original was trained again since.
+        """
         if not unlearned.is_complete:
             raise UserError(
                 f"epochs: stopped after {len(unlearned.history['forget_loss'])}; only a run that ended can be saved"
             )
         name, arguments = self.describe_unlearned(unlearned.original, unlearned.unlearning, version)
         arguments["layer"] = unlearned.layer
+        if arguments["original_file"] != unlearned.original_file:
+            raise UserError(f"run: {unlearned.original.name} was trained again since this unlearning; compute it again")
         with lock_folder(self.root / name):
             if not self.force and (run := networks.find_run(self.root, name, arguments)):
                 return with_golden(self, run)  # another process was faster
+            model = self.load(unlearned.original)
+            shares = carry_over(model, unlearned.model, unlearned.layer, self.forget_classes, seed=self.seed)
+            log_carry_over(shares)
             run = networks.write_run(
                 self.root,
                 name,
                 arguments,
                 unlearned.model,
                 unlearned.history,
-                unlearned.metrics,
+                unlearned.metrics | {"carry_over": shares},
                 **self.notes(),
                 golden_run=None,
                 asked_layer=unlearned.unlearning.layer,

@@ -66,7 +66,8 @@ class Unlearned:
 
     Args:
         layer: the first layer of the tail, resolved.
-        metrics: as metrics.json holds them.
+        metrics: as metrics.json holds them, but for golden's figures and the carry-over, which `keep` adds.
+        original_file: the fingerprint of the original's run when this was made.
         is_complete: whether training ran to its end.
     """
 
@@ -76,7 +77,13 @@ class Unlearned:
     history: dict
     metrics: dict
     original: Run
+    original_file: str
     is_complete: bool
+
+    @property
+    def blocks(self) -> dict[str, dict | None]:
+        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        return {name: self.metrics[name] for name in ("original", "masked", "unlearned", "golden")}
 
 
 def log_carry_over(shares: dict) -> None:

@@ -1,9 +1,10 @@
-"""How an impression grows out of noise: the slow function is handed in, and all works without a front end."""
+"""How an impression grows out of noise. The slow function is an argument; all works without a front end."""
 
 import functools
 from collections.abc import Callable, Collection
 
 import ipywidgets as w
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -16,124 +17,140 @@ from unlearn_lib.panels.base import (
     LABELLED,
     SHARP,
     bold,
+    class_dropdown,
     frame_panel,
+    hide,
     mark,
-    png,
+    observe,
+    picture_png,
     show_errors,
     trainable_layers,
     two_columns,
 )
 from unlearn_lib.zeroshot import RECIPES, check_recipe, follow_impression
 
+Growth = tuple[pd.DataFrame, torch.Tensor]
+
 
 class ImpressionExplorer:
-    """A class, a layer and a recipe; a slider that scrubs through the optimisation from noise to impression.
+    """A class, a layer and a recipe, and a slider through the optimisation from noise to impression.
 
-    follow(label, layer, recipe) -> (growth, states): confidence and norm by step, and the impression at each step.
+    Args:
+        layers: names, or pairs of a text and a name.
+        follow: (class index, layer, recipe) -> (growth, states): confidence and norm at each step, and the states
+            [steps + 1, *shape] of the impression.
     """
 
     def __init__(
         self,
         title: str,
         classes: list[str],
-        layers: list[str],
+        layers: list,
         *,
-        follow: Callable,
+        follow: Callable[[int, str, str], Growth],
         recipes: Collection[str] = RECIPES,
         font: int = 14,
     ):
         self._follow = follow
-        self.label = w.Dropdown(options=[(name, c) for c, name in enumerate(classes)], description="class", **LABELLED)
+        self.growth: pd.DataFrame | None = None
+        self.label = class_dropdown(classes)
         self.layer = w.Dropdown(options=layers, description="layer", **LABELLED)
-        self.recipe = w.ToggleButtons(options=recipes, description="recipe", style=LABELLED["style"])
+        self.recipe = w.ToggleButtons(options=[*recipes], description="recipe", style=LABELLED["style"])
         self.step = w.IntSlider(description="step", max=1, **LABELLED)
         self.play = w.Play(interval=120, max=1)
         self._link = w.jslink((self.play, "value"), (self.step, "value"))
-        self.status, self.picture = w.HTML(), w.Image(format="png", width=256, height=256)
+        self.status = w.HTML()
+        self.picture = w.Image(format="png", width=256, height=256)
         self.curves = w.Image(format="png", layout=w.Layout(max_width="min(100%, 540px)", height="auto"))
         mark(self, "explore", "label layer recipe step status picture curves")
-        for control in (self.label, self.layer, self.recipe):
-            control.observe(lambda change: self.grow(), "value")
-        self.step.observe(lambda change: self._moved(), "value")
+        observe([self.label, self.layer, self.recipe], self.grow)
+        observe([self.step], self.draw)
         controls = [self.label, self.layer, self.recipe, self.step, self.play, self.status]
-        rows = [two_columns(controls, [self.picture, self.curves])]
-        self.widget = frame_panel(title, "from noise to a class impression", rows, font)
+        columns = two_columns(controls, [self.picture, self.curves])
+        self.widget = frame_panel(title, "from noise to a class impression", [columns], font)
         self.grow()
 
     def grow(self) -> None:
         """Follow the chosen impression and show its end."""
         self._tell("Optimising ...")
         self.growth = None
-        for image in (self.picture, self.curves):
-            image.layout.display = "none"
+        hide(self.picture, self.curves)
         with show_errors(self._tell, "Not made"):
             growth, self.states = self._follow(self.label.value, self.layer.value, self.recipe.value)
-            self._base, self._axes = _drawn(growth)
+            self._draw_curves = make_curves(growth)
             last = len(growth) - 1
-            self.step.max = self.play.max = last
+            self.step.max = last
+            self.play.max = last
             self.play.step = max(1, last // 100)
-            self.step.value = self.play.value = last  # the page links them, and would start at 0 else
+            self.play.value = last  # the page links both values, and would start at 0 otherwise
+            self.step.value = last
             self.growth = growth
-            self.draw()
-
-    def _moved(self) -> None:
-        with show_errors(self._tell, "Not shown"):
-            self.draw()
+        self.draw()
 
     def draw(self) -> None:
         """Show the impression at the slider's step, and the step as a line in the curves."""
         if self.growth is None:
             return
-        step = self.step.value
-        self.picture.layout.display = self.curves.layout.display = ""
-        self.picture.value = png(self.states[step], side=256)
-        curves = self._base.copy()
-        for left, right, top, bottom in self._axes:
-            place = left + (right - left) * step / max(1, len(self.growth) - 1)
-            curves[top:bottom, round(place) - 1 : round(place) + 2] = 0
-        self.curves.value = png(curves)
-        now = self.growth.loc[step]
-        self._tell(
-            f"Step {step} of {len(self.growth) - 1}, {self.recipe.value}: the network sees "
-            f"{self.label.label} with {100 * now['confidence']:.1f} % confidence; norm {now['norm']:.1f}."
-        )
+        with show_errors(self._tell, "Not shown"):
+            step = self.step.value
+            self.picture.value = picture_png(self.states[step], side=256)
+            self.curves.value = picture_png(self._draw_curves(step))
+            self.picture.layout.display = ""
+            self.curves.layout.display = ""
+            now = self.growth.loc[step]
+            self._tell(
+                f"Step {step} of {self.step.max}, {self.recipe.value}: the network sees "
+                f"{self.label.label} with {100 * now['confidence']:.1f} % confidence; norm {now['norm']:.1f}."
+            )
 
     def _tell(self, sentence: str) -> None:
         self.status.value = bold(sentence)
 
 
-def _drawn(growth: pd.DataFrame) -> tuple[np.ndarray, list[tuple]]:
-    """The curves as a picture, and in it the pixels of each axis: first step, last step, top, bottom."""
+def make_curves(growth: pd.DataFrame) -> Callable[[int], np.ndarray]:
+    """Draw the curves once; return a function that draws a line at a step into a copy, as RGB [H, W, 3].
+
+    Only the lines are drawn for each step (blitting): a whole figure is too slow for a slider.
+    """
     figure = plot_growth_curves(growth)
+    plt.close(figure)  # otherwise the notebook prints it
     figure.set_dpi(SHARP)
+    lines = [axis.axvline(0, color="black", lw=1.5, animated=True) for axis in figure.axes]
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    base, axes = np.asarray(canvas.buffer_rgba())[..., :3], []
-    for axis in figure.axes:
-        (left, _), (right, _) = axis.transData.transform([(growth.index[0], 0), (growth.index[-1], 0)])
-        box = axis.get_window_extent()
-        axes.append((left, right, round(len(base) - box.y1), round(len(base) - box.y0)))
-    png(figure)  # closes it
-    return base, axes
+    background = canvas.copy_from_bbox(figure.bbox)
+
+    def draw(step: int) -> np.ndarray:
+        canvas.restore_region(background)
+        for axis, line in zip(figure.axes, lines, strict=True):
+            line.set_xdata([step, step])
+            axis.draw_artist(line)
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+    return draw
 
 
 def impression_explorer(experiment: Experiment, font: int = 14) -> ImpressionExplorer:
-    """The explorer for an experiment's original model; the ways it has followed last are kept."""
+    """Return the explorer for an experiment's original model; it holds the impressions followed last."""
     model = experiment.load(experiment.train())
 
     @functools.lru_cache(maxsize=16)
-    def follow(label: int, layer: str, recipe: str) -> tuple[pd.DataFrame, torch.Tensor]:
+    def follow(label: int, layer: str, recipe: str) -> Growth:
         return follow_impression(model, label, layer, recipe=recipe)
 
-    def works(recipe: str) -> bool:
+    def suits(recipe: str) -> bool:
         try:
             check_recipe(model, "input", recipe)
         except UserError:
             return False
         return RECIPES[recipe].optimise is not None
 
-    recipes = tuple(filter(works, RECIPES))
     layers = [("pixels", "input"), *((name, name) for name in trainable_layers(model))]
     return ImpressionExplorer(
-        experiment.title, experiment.dataset.classes, layers, follow=follow, recipes=recipes, font=font
+        experiment.title,
+        experiment.dataset.classes,
+        layers,
+        follow=follow,
+        recipes=[*filter(suits, RECIPES)],
+        font=font,
     )

@@ -1,23 +1,34 @@
-"""The unlearning panel: unlearning with a hand on a slider.
+"""The unlearning panel: choose classes and numbers, press Run, see what the network still recognises.
 
-A panel is handed the slow functions; its state and its callbacks work without a front end. The work runs in a thread,
-so that Stop is heard while it goes on; `wait()` waits for it.
+A panel gets its slow functions as arguments; its state and its callbacks work without a front end. Work runs in a
+thread, so that Stop is heard meanwhile; `wait()` waits for it.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import ipywidgets as w
+import torch
 
-from unlearn_lib.common import check_forget
-from unlearn_lib.experiment import Experiment
+from unlearn_lib.common import UserError, redirect_progress
+from unlearn_lib.data import Data
+from unlearn_lib.evaluation import SMALL, Judge
+from unlearn_lib.experiment import Experiment, Stopped, Unlearned
 from unlearn_lib.figures import MANY, plot_histograms, plot_per_class
+from unlearn_lib.networks import Run
 from unlearn_lib.panels.base import (
     bold,
-    chart,
     frame_panel,
+    hide,
+    hide_progress,
+    make_button,
+    make_chart,
     mark,
+    percent,
+    picture_png,
     show,
     show_errors,
     side_by_side,
@@ -25,22 +36,27 @@ from unlearn_lib.panels.base import (
     two_columns,
 )
 from unlearn_lib.panels.controls import Controls
-from unlearn_lib.panels.live import LiveNetwork, Stopped
-from unlearn_lib.zeroshot import deep_layer
+from unlearn_lib.zeroshot import METHODS, Unlearning, make_impressions
 
 CHART = (5.2, 3.0)  # inches: shown in half a window, its letters stay as large as the page's
+READY = "Ready. Choose and press Run."
 STALE = "The controls have moved since the run that is shown."
+JUDGES = 8  # layers whose activations are held at a time
+OnStep = Callable[[dict], bool]
 
 
 class UnlearningPanel:
-    """Controls, and beside them a picture of the result and its numbers.
+    """The controls of an unlearning, and next to them the result as a picture and in numbers.
 
-    unlearn(choice, on_step) -> (model, history, seconds); judge(model, choice) -> (blocks by name, golden's seconds or
-    None); save(choice, epochs reached) -> where it was saved; golden(choice, on_step) trains the golden model, where
-    that can be done; thumbnails: PNG by class; layer_of: the layers that methods were made for; seed: of all runs. A
-    choice holds forget (indices), layer, method and every number of `unlearning_numbers`, so that what is saved is what
-    was shown. on_step gets {"epoch", "epochs"}, with "doing" where that is not unlearning, and returns False where Stop
-    was pressed.
+    Args:
+        compute: (unlearning, forget classes, on_step) -> `Unlearned`, golden's figures in its metrics where golden is
+            trained. on_step gets the states of `Experiment.compute`, and returns False once Stop is pressed.
+        keep: (unlearned, forget classes) -> where it is saved.
+        golden: forget classes -> golden's run; None where golden cannot be trained.
+        The others are those of `Controls`.
+
+    Attributes:
+        unlearned, choice: the result that is shown, and the unlearning and forget classes that it was made from.
     """
 
     def __init__(
@@ -50,185 +66,267 @@ class UnlearningPanel:
         layers: list[str],
         forget: list[int],
         *,
-        unlearn: Callable[[dict, Callable], tuple],
-        judge: Callable[[object, dict], tuple[dict, float | None]],
-        save: Callable[[dict, int], str],
-        golden: Callable[[dict, Callable], object] | None = None,
+        compute: Callable[[Unlearning, list[int], OnStep], Unlearned],
+        keep: Callable[[Unlearned, list[int]], object],
+        golden: Callable[[list[int]], Run] | None = None,
         thumbnails: list[bytes] | None = None,
         layer_of: dict[str, str] | None = None,
         seed: int = 0,
         font: int = 14,
     ):
-        self.title, self.classes = title, classes
-        self._unlearn, self._judge, self._save, self._golden = unlearn, judge, save, golden
-        self.model, self.history, self.blocks, self.choice = None, None, None, None
-        self._event, self._seconds, self._asked, self._reached = "Ready. Choose and press Run.", 0.0, 0, 0
-        self._stop, self._telling, self._thread = threading.Event(), threading.Lock(), None
-        self.controls = Controls(classes, layers, forget, thumbnails, seed, layer_of or {"published": layers[-1]})
-        self.toggles, self.summary = self.controls.toggles, self.controls.summary
-        for name, control in self.controls.named.items():
-            setattr(self, name, control)
-        buttons = self._buttons()
+        self.title = title
+        self.classes = classes
+        self.unlearned: Unlearned | None = None
+        self.choice: tuple[Unlearning, list[int]] | None = None
+        self._compute = compute
+        self._keep = keep
+        self._golden = golden
+        self._event = READY
+        self._stop = threading.Event()
+        self._telling = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.controls = Controls(classes, layers, forget, thumbnails=thumbnails, layer_of=layer_of, seed=seed)
+        self.run = make_button("Run", "play", self.start, button_style="primary")
+        self.stop = make_button("Stop", "stop", self._stop.set, disabled=True)
+        self.reset = make_button("Reset", "undo", self.set_back)
+        self.save = make_button("Save model", "save", self.start_saving)
+        self.golden = make_button("Train golden", "star", self.start_golden)
+        self.golden.tooltip = "Train the same network without these classes, to compare with"
+        self.golden.layout.display = "" if golden else "none"
+        self.progress = w.IntProgress(layout=w.Layout(flex="1 1 8em", max_width="30em"))
+        self.status = w.HTML()
+        self.picture = make_chart()
+        self.numbers = w.HTML()
         mark(self, "unlearn", "run stop reset save golden progress status numbers picture")
+        buttons = side_by_side([self.run, self.stop, self.reset, self.save, self.golden, self.progress])
+        columns = two_columns(self.controls.rows, [self.status, self.picture, self.numbers])
+        what = "choose the classes to forget, then press Run"
+        self.widget = frame_panel(title, what, [self.controls.class_box, buttons, columns], font)
         self.controls.on_change = self._tell
-        right = [self.status, self.picture, self.numbers]
-        rows = [self.controls.classes, side_by_side([*buttons, self.progress]), two_columns(self.controls.rows, right)]
-        self.widget = frame_panel(title, "choose the classes to forget, then press Run", rows, font)
         self.set_back()
 
-    def _buttons(self) -> list[w.Button]:
-        fits = {"layout": w.Layout(width="auto", min_width="5em", flex="0 0 auto")}
-        self.run = w.Button(description="Run", button_style="primary", icon="play", **fits)
-        self.stop = w.Button(description="Stop", disabled=True, icon="stop", **fits)
-        self.reset = w.Button(description="Reset", icon="undo", **fits)
-        self.save = w.Button(description="Save model", icon="save", **fits)
-        self.golden = w.Button(description="Train golden", icon="star", **fits)
-        self.golden.tooltip = "Train the same network without these classes, to compare with"
-        self.golden.layout.display = "" if self._golden else "none"
-        self.progress = w.IntProgress(layout=w.Layout(flex="1 1 8em", max_width="30em"))
-        self.status, self.numbers, self.picture = w.HTML(), w.HTML(), chart()
-        self.run.on_click(lambda button: self.start())
-        self.stop.on_click(lambda button: self._stop.set())
-        self.reset.on_click(lambda button: self.set_back())
-        self.save.on_click(lambda button: self._begin(self._keep, "Saving ...", "Not saved"))
-        self.golden.on_click(lambda button: self._begin(self._train_golden, "Golden ...", "Golden not trained"))
-        return [self.run, self.stop, self.reset, self.save, self.golden]
+    @property
+    def blocks(self) -> dict[str, dict | None]:
+        """The evaluated models side by side: original, masked, unlearned and golden; None where there is none."""
+        return self.unlearned.blocks
 
-    def chosen(self) -> dict:
-        """What the controls say now, with all that follows from it."""
-        return self.controls.chosen()
+    def set_back(self) -> None:
+        """Set all controls as they were at the start, and show no result."""
+        self.unlearned = None
+        self.choice = None
+        self.controls.set_back()
+        hide(self.picture)
+        self.numbers.value = ""
+        self.progress.value = 0
+        self._set_buttons(is_idle=True)
+        self._tell(READY)
 
     def start(self) -> None:
-        """Unlearn what the controls say, in a thread; a choice that cannot be run ends in a sentence."""
-        choice = self.chosen()
-        self._begin(lambda: self._run(choice), "Running ...", "Not run")
+        """Unlearn what the controls say, in a thread."""
+        unlearning, forget = self.controls.chosen()
+
+        def work() -> None:
+            begin = time.perf_counter()
+            unlearned = self._compute(unlearning, forget, self._follow)
+            self._show(unlearned, (unlearning, forget))
+            done = "Done" if unlearned.is_complete else "Stopped; this is what it had reached"
+            self._tell(f"{done}, {time.perf_counter() - begin:.1f} s with the evaluation.")
+
+        self._begin(work, "Running: looking at the test pictures ...", "Not run", "Stopped before there was a result.")
+
+    def start_saving(self) -> None:
+        """Save the network that is shown, in a thread."""
+
+        def work() -> None:
+            self._tell(f"Saved in {self._keep(self.unlearned, self.choice[1])}.")
+
+        self._begin(work, "Saving ...", "Not saved")
+
+    def start_golden(self) -> None:
+        """Train golden for the classes of the result that is shown, in a thread."""
+
+        def follow_bar(description: str, done: int, total: int | None) -> None:
+            if not self._show_progress(f"Golden: {description}", done, total or 100):
+                raise Stopped
+
+        def work() -> None:
+            with redirect_progress(follow_bar):
+                golden = self._golden(self.choice[1])
+            add_golden(self.unlearned.metrics, golden)
+            self._show(self.unlearned, self.choice)
+            self._tell("Golden is trained; the picture and the numbers show it too.")
+
+        self._begin(work, "Golden ...", "Golden not trained", "Stopped; golden goes on from there the next time.")
 
     def wait(self, seconds: float = 60) -> None:
-        """Wait for the thread at work to end."""
-        self._thread.join(seconds)
+        """Wait until the work that was started ends."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
-    def _begin(self, work: Callable[[], None], event: str, failure: str) -> None:
-        """Do the work in a thread, unless one is at work; whatever happens ends in a sentence and frees the buttons."""
+    def _begin(self, work: Callable[[], None], event: str, failure: str, stopped: str = "") -> None:
+        """Do the work in a thread, unless one works already; every end is a sentence and frees the buttons."""
 
-        def guarded() -> None:
-            with show_errors(self._tell, failure):
-                work()
-            self._free(True)
+        def work_safely() -> None:
+            with show_errors(self._tell, failure), hide_progress():
+                try:
+                    work()
+                except Stopped:
+                    self._tell(stopped)
+            self._set_buttons(is_idle=True)
 
         if self._thread is None or not self._thread.is_alive():
             self._stop.clear()
-            self._free(False)
+            self._set_buttons(is_idle=False)
             self.progress.value = 0
             self._tell(event)
-            self._thread = threading.Thread(target=guarded, daemon=True)
+            self._thread = threading.Thread(target=work_safely, daemon=True)
             self._thread.start()
 
-    def _free(self, idle: bool) -> None:
-        self.run.disabled, self.reset.disabled, self.stop.disabled = not idle, not idle, idle
-        self.save.disabled = not idle or self.choice is None
-        self.golden.disabled = self.save.disabled or self.blocks.get("golden") is not None
+    def _set_buttons(self, is_idle: bool) -> None:
+        self.run.disabled = not is_idle
+        self.reset.disabled = not is_idle
+        self.stop.disabled = is_idle
+        self.save.disabled = not is_idle or self.unlearned is None
+        self.golden.disabled = self.save.disabled or self.blocks["golden"] is not None
 
-    def _run(self, choice: dict) -> None:
-        begin = time.perf_counter()
-        check_forget(choice["forget"], len(self.classes))
-        self._asked = 0
-        try:
-            model, history, seconds = self._unlearn(choice, self._step)
-        except Stopped:
-            self._tell("Stopped before there was a result.")
-            return
-        self._tell("Running: looking at the test pictures ...")
-        self._show(model, history, choice, seconds)
-        reached = len(history["forget_loss"])
-        self._reached = choice["epochs"] if reached >= self._asked else reached
-        self.progress.value = self.progress.max
-        stopped = "Stopped; this is what it had reached" if self._stop.is_set() else "Done"
-        self._tell(f"{stopped}, {time.perf_counter() - begin:.1f} s with the evaluation.")
+    def _follow(self, state: dict) -> bool:
+        if state["stage"] == "impressions":  # in how many chunks is not known: the bar starts again at its end
+            return self._show_progress(f"Running: making impressions at {state['layer']}", state["step"] % 101, 100)
+        return self._show_progress("Running: unlearning", state["epoch"], state["epochs"])
 
-    def _show(self, model: object, history: dict, choice: dict, seconds: float) -> None:
-        """Judge a model and put it in the place of the one before, all of it or nothing."""
-        blocks, golden_seconds = self._judge(model, choice)
-        if len(self.classes) > MANY:
-            figure = plot_histograms(blocks, choice["forget"], self.title)
-        else:
-            figure = plot_per_class(blocks, self.classes, choice["forget"], self.title, size=CHART)
-        numbers = _in_words(blocks, seconds, golden_seconds)
-        show(self.picture, figure)
-        self.numbers.value = numbers
-        self.model, self.history, self.blocks, self.choice = model, history, blocks, choice
-        self._seconds = seconds
-
-    def _step(self, state: dict) -> bool:
-        doing = state.get("doing", "Running: unlearning")
+    def _show_progress(self, doing: str, done: int, total: int) -> bool:
+        """Show how far the work is; return whether it should go on."""
         if self._event != f"{doing} ...":
             self._tell(f"{doing} ...")
-        if "doing" not in state:
-            self._asked = state["epochs"]
-        self.progress.max, self.progress.value = state["epochs"], state["epoch"]
+        self.progress.max = total
+        self.progress.value = done
         return not self._stop.is_set()
 
-    def _keep(self) -> None:
-        self._tell(f"Saved in {self._save(self.choice, self._reached)}.")
-
-    def _train_golden(self) -> None:
-        try:
-            self._golden(self.choice, self._step)
-        except Stopped:
-            self._tell("Stopped; golden goes on from there the next time.")
-            return
-        self._show(self.model, self.history, self.choice, self._seconds)
-        self._tell("Golden is trained and stands beside the others.")
-
-    def set_back(self) -> None:
-        """All controls as at the start, no result."""
-        self.model, self.history, self.blocks, self.choice = None, None, None, None
-        self.controls.set_back()
-        self.picture.layout.display, self.numbers.value, self.progress.value = "none", "", 0
-        self._free(True)
-        self._tell("Ready. Choose and press Run.")
+    def _show(self, unlearned: Unlearned, choice: tuple[Unlearning, list[int]]) -> None:
+        """Show a result in place of the one before; an error leaves that one as it was."""
+        numbers = describe_result(unlearned)
+        if len(self.classes) > MANY:
+            figure = plot_histograms(unlearned.blocks, choice[1], self.title)
+        else:
+            figure = plot_per_class(unlearned.blocks, self.classes, choice[1], self.title, size=CHART)
+        show(self.picture, figure)
+        self.numbers.value = numbers
+        self.unlearned = unlearned
+        self.choice = choice
 
     def _tell(self, event: str | None = None) -> None:
-        """What happened last, and whether what is shown is of other choices than the controls'."""
+        """Say what happened last, and whether the controls have moved since the result that is shown."""
         with self._telling:  # a control may move while the thread has something to say
             self._event = event or self._event
-            stale = self.choice is not None and self.chosen() != self.choice
-            self.status.value = bold(f"{self._event} {STALE if stale else ''}")
+            is_stale = self.choice not in (None, self.controls.chosen())
+            self.status.value = bold(f"{self._event} {STALE if is_stale else ''}")
 
 
-def _in_words(blocks: dict, seconds: float, golden_seconds: float | None) -> str:
-    def percent(name: str, part: str) -> str:
-        share = blocks[name][f"{part}_accuracy"]
-        return "no test pictures" if share is None else f"{100 * share:.1f} %"
+def describe_result(unlearned: Unlearned) -> str:
+    """Return a result in words: accuracies before and after, and what it cost."""
+    metrics = unlearned.metrics
 
-    sentence = (
-        f"Forget accuracy {percent('original', 'forget')} → {percent('unlearned', 'forget')}. "
-        f"Retain accuracy {percent('original', 'retain')} → {percent('unlearned', 'retain')} "
-        f"(masked {percent('masked', 'retain')}). Unlearning took {seconds:.2f} s"
-    )
-    if golden_seconds is None:
-        return f"{sentence}; golden has not been trained for these classes."
-    times = golden_seconds / max(seconds, 1e-3)
-    return f"{sentence}, golden {golden_seconds:.1f} s: {times:{'.0f' if times >= 10 else '.2g'}} times."
+    def accuracy(name: str, part: str) -> str:
+        return percent(metrics[name][f"{part}_accuracy"])
+
+    sentences = [
+        f"Forget accuracy {accuracy('original', 'forget')} → {accuracy('unlearned', 'forget')}.",
+        f"Retain accuracy {accuracy('original', 'retain')} → {accuracy('unlearned', 'retain')} "
+        f"(masked {accuracy('masked', 'retain')}).",
+    ]
+    if not unlearned.is_complete:
+        reached = len(unlearned.history["forget_loss"])
+        sentences.append(f"Stopped after {reached} epochs.")
+    seconds = metrics["seconds"]
+    took = seconds["impressions"] + seconds["unlearn"]
+    cost = f"Impressions and unlearning took {took:.2f} s"
+    if seconds["golden"] is None:
+        sentences.append(f"{cost}; golden has not been trained for these classes.")
+    else:
+        times = seconds["golden"] / max(took, 1e-3)
+        sentences.append(f"{cost}, golden {seconds['golden']:.1f} s: {times:{'.0f' if times >= 10 else '.2g'}} times.")
+    return " ".join(sentences)
+
+
+def add_golden(metrics: dict, golden: Run) -> None:
+    """Put golden's figures into the metrics of an unlearning."""
+    metrics["golden"] = golden.metrics["golden"]
+    metrics["seconds"]["golden"] = golden.metrics["seconds"]["golden"]
+
+
+def name_version(unlearning: Unlearning) -> str:
+    """Return the part of a saved run's name that says what the panel's controls were."""
+    code = f"panel-{unlearning.layer}"
+    if unlearning.rules.needs_impressions:
+        rate = "auto" if unlearning.lr is None else f"{unlearning.lr:.4g}"
+        code += f"-lr{rate}-w{unlearning.forget_weight:g}-e{unlearning.epochs}"
+    return code
+
+
+def find_own_layers(model: torch.nn.Module) -> dict[str, str]:
+    """Return the layers of the methods that have one of their own in this network."""
+    found = {}
+    for name, method in METHODS.items():
+        with suppress(UserError):  # the method does not suit the network
+            if method.find_layer is not None:
+                found[name] = method.find_layer(model)
+    return found
+
+
+def draw_thumbnails(model: torch.nn.Module, data: Data) -> list[bytes] | None:
+    """Return an impression of each class in pixels, as PNG; None for more than MANY classes."""
+    if data.num_classes > MANY:
+        return None
+    steps = 100 if torch.Size(data.shape).numel() <= SMALL else 30
+    made = make_impressions(model, "input", samples=1, steps=steps, recipe="calibrated")  # the clearest recipe
+    return [picture_png(x) for x in made.x]
 
 
 def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
-    """The panel for an experiment's original model, which is trained where that has not been done.
+    """Return the panel for an experiment's original model; the model is trained first if necessary.
 
     font: size of the letters in pixels; 18 is readable on a projector.
     """
-    live = LiveNetwork(experiment, experiment.train())
-    layers, deep = trainable_layers(live.model), deep_layer(live.model)
+    original = experiment.train()
+    fingerprint = original.fingerprint()
+    model = experiment.load(original)
+    data = experiment.dataset
+    layers = trainable_layers(model)
+    layer_of = find_own_layers(model)
+
+    @functools.lru_cache(JUDGES)
+    def judge_at(layer: str) -> Judge:
+        return Judge.of_original(original, model, data, layer, in_memory=True)
+
+    def variant(forget: list[int]) -> Experiment:
+        if experiment.original().fingerprint() != fingerprint:
+            raise UserError(
+                f"run: {original.name} was trained again since the panel was made; run the panel's cell again"
+            )
+        return experiment.variant(forget=forget, force=False)
+
+    def compute(unlearning: Unlearning, forget: list[int], on_step: OnStep) -> Unlearned:
+        chosen = variant(forget)
+        chosen.checked_forget()
+        unlearned = chosen.compute(unlearning, on_step, judge_at(unlearning.layer))
+        if golden := chosen.finished_golden():
+            add_golden(unlearned.metrics, golden)
+        return unlearned
+
+    def keep(unlearned: Unlearned, forget: list[int]) -> object:
+        version = "-".join(filter(None, (experiment.version, name_version(unlearned.unlearning))))
+        return variant(forget).keep(unlearned, version).path
+
     return UnlearningPanel(
         experiment.title,
-        experiment.dataset.classes,
-        layers if deep in layers else [deep, *layers],
-        list(experiment.forget_classes),
-        unlearn=live.unlearn,
-        judge=live.judge,
-        save=live.save,
-        golden=live.train_golden,
-        thumbnails=live.thumbnails(),
-        layer_of={"published": layers[-1], "deep": deep},
+        data.classes,
+        [*dict.fromkeys(layer for layer in layer_of.values() if layer not in layers), *layers],
+        experiment.forget_classes,
+        compute=compute,
+        keep=keep,
+        golden=lambda forget: variant(forget).golden(),
+        thumbnails=draw_thumbnails(model, data),
+        layer_of=layer_of,
         seed=experiment.seed,
         font=font,
     )
