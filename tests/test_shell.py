@@ -239,7 +239,7 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
     assert from_preset("lenet5", forget="7", runs_root=runs).forget_classes == [7]
     assert from_preset("resnet18", size=32, runs_root=runs).data == "shapes"
     monkeypatch.setenv("UNLEARN_PRESET", "fast")
-    with pytest.raises(ValueError, match="UNLEARN_PRESET: 'fast' given; quick or paper is accepted"):
+    with pytest.raises(ValueError, match="UNLEARN_PRESET: got 'fast'; expected quick or paper"):
         describe_preset()
 
 
@@ -249,10 +249,10 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
         ("--forget 11", "forget: no class '11'"),
         ("--forget cat", "forget: no class 'cat'"),
         ("--forget 0-9", "forget: got all"),
-        ("--forget 1 --model lenet6", "model: 'lenet6' given"),
-        ("--forget 1 --data mnits", "data: 'mnits' is neither"),
+        ("--forget 1 --model lenet6", "model: got 'lenet6'"),
+        ("--forget 1 --data mnits", "data: got 'mnits'"),
         ("--forget 1 --method scrub", "method: got 'scrub'"),
-        ("--forget 1 --layer fc9", "layer: 'fc9' given"),
+        ("--forget 1 --layer fc9", "layer: got 'fc9'"),
         ("--forget 1 --method published --layer fc2", "published works at the head alone, fc3"),
         ("--forget 1 --model resnet18 --size 32 --layer layer1.0.conv2", "more than one tensor crosses"),
         ("--forget 1 --model squeezenet1_1 --method mask", "does not end in a linear layer"),
@@ -267,8 +267,8 @@ def test_the_environment_chooses_the_preset_and_says_what_stands_in_for_what(mon
         ("--forget 1 --memory 0", "memory: got '0'"),
         ("--forget 1 --forget-weight -1", "forget_weight: got '-1'"),
         ("--forget 1 --dropout 2", "dropout: got '2'"),
-        ("--forget 1 --device tpu9", "device: 'tpu9' is not to be had here"),
-        ("--forget 1 --version-name ../up", "version-name: '../up' given"),
+        ("--forget 1 --device tpu9", "device: got 'tpu9'"),
+        ("--forget 1 --version-name ../up", "version-name: got '../up'"),
         ("--forget 1 --save-every 0", "save_every: got '0'"),
     ],
 )
@@ -325,7 +325,7 @@ def test_unlearning_before_training_names_the_command_that_trains(shell):
 def test_a_runs_folder_that_cannot_be_written_is_named(shell):
     status, _, err = shell("train", *LENET, root="/dev/null/runs")
     assert status == 2
-    assert err.startswith("python -m unlearn_lib: runs-root: /dev/null/runs given")
+    assert err.startswith("python -m unlearn_lib: runs-root: got /dev/null/runs")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "other classes"])

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,19 +22,15 @@ _CHECKOUT = (_ABOVE / "pyproject.toml").is_file() and (_ABOVE / "notebooks").is_
 # Below it lie data/, data/runs/ and figures/: the repository, or for an installed package the user's data folder.
 REPOSITORY = _ABOVE if _CHECKOUT else user_data_path("unlearn_lib", appauthor=False)
 log = logging.getLogger("unlearn_lib")
-WHOLE = set(  # the arguments that are whole numbers
-    "epochs train_epochs batch_size train_batch_size samples steps seed seeds size save_every num_classes classes "
-    "forget".split()
-)
-SEEDS = 2**32  # of which every random generator in use takes any
+SEEDS = 2**32  # every random generator in use takes a seed below it
 
 
 class UserError(ValueError):
-    """Input that cannot be worked with, in one sentence: the argument, what was given, what is accepted."""
+    """Bad input, in one sentence: the argument, what it got, what it expects, what to do."""
 
 
 class NotFound(UserError, FileNotFoundError):
-    """Something that the user named, or that has to lie somewhere, is not there."""
+    """Something that the user named, or that the program needs, does not exist."""
 
 
 def show_log(stream=None) -> None:
@@ -73,7 +68,7 @@ def count_threads() -> int | None:
 
 
 def read_text(path: Path, argument: str) -> str:
-    """A text file in UTF-8 or, marked as such, UTF-16, as editors write them. Raises UserError on others."""
+    """Return a text file's content: UTF-8 or, by its byte order mark, UTF-16. Raises UserError for others."""
     try:
         content = path.read_bytes()
         text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
@@ -87,7 +82,7 @@ def read_text(path: Path, argument: str) -> str:
 
 
 def fold_result(*results: object):
-    """What an exercise's solution prints, for a notebook to show behind a click; running all cells does not open it."""
+    """Return an exercise's result for a notebook, hidden behind a click; running all cells does not open it."""
     from IPython.display import HTML  # only notebooks call this
 
     return HTML(f"<details><summary>Result</summary>{html.escape(' '.join(map(str, results)))}</details>")
@@ -97,9 +92,12 @@ _follower: ContextVar[Callable[[str, int, int | None], None] | None] = ContextVa
 
 
 @contextmanager
-def redirect_progress(tell: Callable[[str, int, int | None], None]) -> Iterator[None]:
-    """In this thread no bar is drawn: `tell(description, steps done, of how many)` follows it, and may end the work."""
-    token = _follower.set(tell)
+def redirect_progress(report: Callable[[str, int, int | None], None]) -> Iterator[None]:
+    """In this thread, call `report(description, steps done, of how many)` in place of drawing a bar.
+
+    An exception that it raises ends the work.
+    """
+    token = _follower.set(report)
     try:
         yield
     finally:
@@ -107,41 +105,41 @@ def redirect_progress(tell: Callable[[str, int, int | None], None]) -> Iterator[
 
 
 def progress(steps: Iterable, description: str, total: int | None = None, first: int = 0) -> Iterable:
-    """The one progress bar of a run, on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off.
+    """Return the steps with a progress bar on standard error or in the notebook; `UNLEARN_PROGRESS=0` turns it off.
 
-    first: how many of `total` steps an earlier call has done, where the bar begins.
+    first: how many of `total` steps an earlier call did; the bar begins there.
     """
-    if tell := _follower.get():
-        return _told(steps, description, total, first, tell)
+    if report := _follower.get():
+        return _report_steps(steps, description, total, first, report)
     off = os.environ.get("UNLEARN_PROGRESS") == "0"
     bar = tqdm(steps, desc=description, total=total, initial=first, disable=off, file=sys.stderr, leave=False)
-    if box := getattr(bar, "container", None):  # in a notebook: a bar that is closed leaves an error on Voila's pages
+    if box := getattr(bar, "container", None):  # in a notebook: a closed bar leaves an error on Voila's pages
         box.close = lambda: setattr(box.layout, "display", "none")
     return bar
 
 
-def _told(steps: Iterable, description: str, total: int | None, first: int, tell: Callable) -> Iterator:
+def _report_steps(steps: Iterable, description: str, total: int | None, first: int, report: Callable) -> Iterator:
     total = len(steps) if total is None and isinstance(steps, Sized) else total
     done = first
     for done, step in enumerate(steps, first + 1):
-        tell(description, done - 1, total)
+        report(description, done - 1, total)
         yield step
-    tell(description, done, total)
+    report(description, done, total)
 
 
 def join_names(names: list[str], most: int = 10) -> str:
-    """Names in a row, the first of them where they are many."""
+    """Return names in a row; of many, the first ones and how many more there are."""
     shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     return shown.encode(errors="replace").decode()  # names on disk need not be text
 
 
 def printable(name: str) -> str:
-    """A name on disk as text, which it need not be; two names are never made one."""
+    """Return a name on disk as text; two different names stay different."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def count_names(names: list[str]) -> str:
-    """How many, and the first of them, for a line of the log."""
+    """Return how many there are and the first of them, for a line of the log."""
     return f"{len(names)} ({join_names(names, 5)})"
 
 
@@ -196,62 +194,20 @@ def check_switch(name: str, given: object) -> bool:
     return value
 
 
-def as_number(name: str, given: object) -> int | float:
-    """A number from what people give: from text too, which papermill passes, from NumPy's and tensors of one.
-
-    Raises UserError, naming the argument, for what is none, and for fractions and seeds that cannot be.
-    """
-    value = None
-    with suppress(TypeError, ValueError, OverflowError, RuntimeError):
-        if not is_boolean(given) and not isinstance(given, bytes | bytearray):
-            value = float(given)
-            value = int(value) if name in WHOLE and value.is_integer() else value
-    if name == "seed" and not (isinstance(value, int) and 0 <= value < SEEDS):
-        raise UserError(f"seed: {given!r} given; a whole number from 0 to {SEEDS - 1} is accepted")
-    if value is None or (name in WHOLE and isinstance(value, float) and value == value):
-        kind = "whole number" if name in WHOLE else "number"
-        raise UserError(f"{name}: {given!r} given; a {kind} is accepted")
-    return value
-
-
-def as_switch(name: str, given: object) -> bool:
-    """True or False, also as text. Raises UserError, naming the argument, for anything else."""
-    value = {"true": True, "1": True, "false": False, "0": False}.get(str(given).strip().lower())
-    if value is None:
-        raise UserError(f"{name}: {given!r} given; True or False is accepted")
-    return value
-
-
-def settle(specification: object, but: str) -> None:
-    """Give the fields of a frozen dataclass their kind, so that `"1"` and 1 are the same run; None stays by default."""
-    for field in fields(specification):
-        given = getattr(specification, field.name)
-        if field.init and field.name != but and (given is not None or field.default is not None):
-            if field.type in (int, float, int | None, float | None):
-                given = as_number(field.name, given)
-            else:
-                given = as_switch(field.name, given) if field.type in (bool, bool | None) else str(given)
-            object.__setattr__(specification, field.name, given)
+def check_seed(given: object) -> int:
+    """Return a seed of a random generator. Raises UserError for anything but a whole number below 2^32."""
+    return check_number("seed", given, whole=True, least=0, below=SEEDS)
 
 
 def is_boolean(given: object) -> bool:
-    """Whether it is True or False, of whatever kind: it would pass for 1 or 0, and masks for indices."""
+    """Return whether it is a truth value of any library: as a number it would pass for 1 or 0, a mask for indices."""
     return isinstance(given, bool) or str(getattr(given, "dtype", "")).endswith("bool")
 
 
 def as_list(given: object) -> Iterable:
-    """What is given, one by one: a text, a number and a tensor of one number are one thing."""
-    one = isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
-    return [given] if one else given
-
-
-def check_positive(**numbers: object) -> dict[str, int | float]:
-    """The numbers, see `as_number`; raises UserError, naming it, for the first that is not positive and finite."""
-    numbers = {name: as_number(name, given) for name, given in numbers.items()}
-    for name, value in numbers.items():
-        if not 0 < value < 1e30:  # what float32 still divides by
-            raise UserError(f"{name}: {value} given; a positive, finite number is accepted")
-    return numbers
+    """Return what was given, to be iterated over: a text, a number and a tensor of one number are one item."""
+    is_one = isinstance(given, str | bytes) or not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0
+    return [given] if is_one else given
 
 
 def check_classes(classes: Collection[int], num_classes: int, *, none: bool = False) -> list[int]:
@@ -275,7 +231,7 @@ def check_forget(forget: Collection[int], num_classes: int) -> list[int]:
 
 
 def pick_device(name: str | None = None) -> "torch.device":
-    """The device by name, else the best there is: CUDA, then MPS, then the CPU. Raises UserError on others."""
+    """Return the device of that name, by default the first that exists of CUDA, MPS, CPU. Raises UserError."""
     import torch
 
     available = ["cpu"]
@@ -288,17 +244,17 @@ def pick_device(name: str | None = None) -> "torch.device":
     except RuntimeError:
         device = None
     if device is None or device.type not in available:
-        raise UserError(f"device: {name!r} is not to be had here; accepted: {', '.join(available)}")
+        raise UserError(f"device: got {name!r}; this machine has: {', '.join(available)}")
     return device
 
 
 def get_device(model: "torch.nn.Module") -> "torch.device":
-    """Where a model's parameters are."""
+    """Return the device of a model's parameters."""
     return next(model.parameters()).device
 
 
 def free_memory(device: "torch.device") -> float:
-    """Bytes that are free on a CUDA device; no bound for others, and where nobody can tell."""
+    """Return the free bytes of a CUDA device; infinity for others, and where it cannot be measured."""
     import torch
 
     with suppress(RuntimeError, AssertionError):
@@ -307,9 +263,9 @@ def free_memory(device: "torch.device") -> float:
 
 
 def fast_arithmetic(device: "torch.device", precision: str | None = None) -> AbstractContextManager:
-    """bfloat16 autocast where the processor has it (four times faster for KarpathyNet on such a CPU), else nothing.
+    """Return bfloat16 autocast where the processor supports it, else a context that does nothing.
 
-    precision: float32 or bfloat16, to have that one in any case.
+    It makes KarpathyNet four times faster on such a CPU. precision: float32 or bfloat16, for this one in any case.
     """
     import torch
 

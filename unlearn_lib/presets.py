@@ -1,8 +1,8 @@
-"""Presets: which networks, data and forget classes the notebooks and the plain command take; the lab's sixteen runs.
+"""Presets: networks, data and forget classes of the notebooks and the plain command; the published update's variants.
 
-The published code goes down on the forget loss and up on the retain loss (its prose says the reverse), smooths the
-labels by 0.1, trains the head's bias alone, and feeds it impressions that have gone uphill for 1,000 steps. The lab
-mends these four peculiarities one by one and together.
+The published code descends the forget loss and ascends the retain loss; its prose says the reverse. It smooths the
+labels by 0.1, trains the head's bias alone, and uses impressions that ascended a logit for 1,000 steps. `lab_run`
+corrects these four choices one by one and together.
 """
 
 import itertools
@@ -29,7 +29,7 @@ PRESETS = {
 }
 
 
-CHOICES = {  # the published choice first, the mended one second
+CHOICES = {  # the published choice first, the corrected one second
     "impressions": ("published", "calibrated"),
     "weights": ("frozen", "trained"),
     "signs": ("published", "prose"),
@@ -38,7 +38,7 @@ CHOICES = {  # the published choice first, the mended one second
 
 
 def describe_preset() -> None:
-    """Print the preset in use, what stands in for what in it, and how to switch; from here on the log is shown."""
+    """Print the preset in use, its stand-ins, and how to switch; show the log from here on."""
     show_log()
     name = chosen_preset()
     print(f"Preset {name} ($UNLEARN_PRESET): " + ", ".join(f"{c['model']} on {c['data']}" for c in PRESETS[name]) + ".")
@@ -50,9 +50,13 @@ def describe_preset() -> None:
 
 
 def from_preset(model: str = "lenet5", **changes) -> Experiment:
-    """The preset's experiment with this model, `changes` (those that are not None) put in their place.
+    """Return the preset's experiment with this model and with those `changes` that are not None.
 
     A model that is not in the preset gets the preset's colour pictures.
+
+    Example:
+        >>> from_preset("karpathynet", seed=1).data
+        'shapes'
     """
     pairs = PRESETS[chosen_preset()]
     preset = next((pair for pair in pairs if pair["model"] == model), pairs[-1])
@@ -62,10 +66,10 @@ def from_preset(model: str = "lenet5", **changes) -> Experiment:
 
 
 def chosen_preset() -> str:
-    """The preset that `$UNLEARN_PRESET` names, `quick` where it names none."""
+    """Return the preset that `$UNLEARN_PRESET` names, by default `quick`."""
     name = os.environ.get("UNLEARN_PRESET", "quick")
     if name not in PRESETS:
-        raise UserError(f"UNLEARN_PRESET: {name!r} given; {' or '.join(PRESETS)} is accepted")
+        raise UserError(f"UNLEARN_PRESET: got {name!r}; expected {' or '.join(PRESETS)}")
     return name
 
 
@@ -79,9 +83,9 @@ def lab_run(
     samples: int = 50,
     epochs: int = 100,
 ) -> dict:
-    """One combination's update at the head of the original, judged on the test pictures: the block of `evaluate`.
+    """Return `evaluate` of the original after one variant of the published update.
 
-    Raises ValueError for a choice that is not in CHOICES.
+    Raises UserError for a choice that is not in CHOICES.
     """
     for name, given in zip(CHOICES, (impressions, weights, signs, smoothing), strict=True):
         if given not in CHOICES[name]:
@@ -102,9 +106,9 @@ def lab_run(
 
 
 def lab_grid(experiment: Experiment, *, samples: int = 50, epochs: int = 100) -> pd.DataFrame:
-    """Forget and retain accuracy (columns FA, RA, fractions) of all sixteen combinations, indexed by them.
+    """Return forget and retain accuracy (columns FA, RA, fractions) of all sixteen variants, indexed by their choices.
 
-    Kept in the original's run folder and read from there the next time.
+    The original's run folder keeps them.
     """
     original, forget = experiment.train(), experiment.forget_classes
     key = {

@@ -1,8 +1,8 @@
-"""What is kept on disk: whole or not at all, known by what it was made from, and made once however many want it.
+"""Files and folders: written atomically, identified by what they were made from, and made once by any number of users.
 
-Tensors are safetensors, the rest is strict JSON; there is no pickle. A thing is kept together with its key, a flat
-specification of all that makes its bits (digests of data and weights, numbers, the seed, the recipe's version), and is
-used again only where the key is the same.
+Tensors are safetensors, the rest is strict JSON; there is no pickle. A result is stored with its key: everything that
+determines its bits (digests of data and weights, numbers, the seed, the recipe's version). It is used again only under
+the same key.
 """
 
 import errno
@@ -28,7 +28,7 @@ Made = tuple[dict[str, torch.Tensor], dict]  # tensors by name, and facts for th
 
 
 def digest(*parts: object) -> str:
-    """Sixteen hex digits of SHA-256 over tensors (shape, type, bits), state dicts, files (a Path) and plain values."""
+    """Return sixteen hex digits of SHA-256 of tensors (shape, type, bits), state dicts, files and values."""
     sha = hashlib.sha256()
     for part in parts:
         if isinstance(part, torch.Tensor):
@@ -46,10 +46,10 @@ def digest(*parts: object) -> str:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, also against other processes, threads and machines; waiting for it is told in the log.
+    """Hold the lock of a folder against other processes, threads and machines; the log says that it waits.
 
-    It is the operating system's, on a shared folder the file server's: a process that dies gives it back. It may be
-    taken again inside itself. Whoever gets it sweeps up what dead processes of this machine left half written.
+    The lock is the operating system's, on a shared folder the file server's: a process that dies releases it. It is
+    reentrant. Its holder removes what dead processes of this machine left half written.
     """
     path = folder.parent / ".locks" / f"{folder.name}.lock"
     owner = path.with_suffix(".owner")
@@ -60,11 +60,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
             lock.acquire(blocking=False)
         except Timeout:
             with suppress(OSError, ValueError):
-                log.info("%s: somebody else is at work on it (%s); waiting", folder.name, owner.read_text())
+                log.info("%s: another one works on it (%s); waiting", folder.name, owner.read_text())
             lock.acquire()
     try:
         if lock.lock_counter == 1:
-            with suppress(OSError):  # neither is needed, on a disk that refuses
+            with suppress(OSError):  # the work goes on without them on a read-only disk
                 owner.write_text(f"process {os.getpid()} on {HOST}")
                 _sweep(folder.parent)
                 _sweep(folder)
@@ -74,26 +74,29 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def scratch_path(path: Path) -> Path:
-    """A name beside `path` for what is to take its place, with the process in it that will write it."""
+    """Return a name next to `path` for its replacement; it contains the process that writes it."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:6]}.{os.getpid()}@{HOST}.new")
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what processes of this machine that are no more left half written in a folder."""
+    """Remove what dead processes of this machine left half written in a folder."""
     for path in folder.glob(f".*@{HOST}.new") if os.name == "posix" else ():
         try:
             os.kill(int(path.name.removesuffix(f"@{HOST}.new").rpartition(".")[2]), 0)
         except ProcessLookupError:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        except PermissionError:  # somebody else's process, which lives
+        except PermissionError:  # another user's process, which is alive
             continue
 
 
 def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = False) -> Made:
-    """What `make` returns, tensors and facts, made once and kept at `path` (`.safetensors`; `.json`: facts alone).
+    """Return the tensors and facts of `make`, made once and kept at `path` (`.safetensors`; `.json`: facts alone).
 
-    key: the specification of what makes the bits; anything kept under another key, or damaged, is made anew. Two
-    processes that want the same do the work once. force: make it anew in any case.
+    Two processes that want the same do the work once.
+
+    Args:
+        key: everything that determines the bits. A damaged file, or one under another key, is replaced.
+        force: make it in any case.
     """
     with lock_folder(path.parent):
         found = None if force else load_kept(path, key)
@@ -104,7 +107,7 @@ def cached(path: Path, key: dict, make: Callable[[], Made], *, force: bool = Fal
 
 
 def save_kept(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: dict) -> None:
-    """Write tensors and facts under a key, in place of what was at `path`."""
+    """Write tensors and facts under a key; they replace what was at `path`."""
     if path.suffix == ".json":
         write_json(path, {"key": key, "facts": facts, "digest": digest(json.dumps(facts, sort_keys=True))})
     else:
@@ -112,7 +115,7 @@ def save_kept(path: Path, key: dict, tensors: dict[str, torch.Tensor], facts: di
 
 
 def load_kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
-    """What is kept at `path` under this key; None where it is absent, damaged, or made from something else.
+    """Return what is kept at `path` under this key; None where it is absent, damaged, or under another key.
 
     strict: raise UserError where it is damaged.
     """
@@ -122,25 +125,29 @@ def load_kept(path: Path, key: dict, *, strict: bool = False) -> Made | None:
         if strict and path.is_file():
             raise
         return None
-    whole = content.get("digest") in (None, digest(json.dumps(content.get("facts"), sort_keys=True)))
-    return (tensors, content["facts"]) if whole and content.get("key") == json.loads(json.dumps(key)) else None
+    is_whole = content.get("digest") in (None, digest(json.dumps(content.get("facts"), sort_keys=True)))
+    is_same = content.get("key") == json.loads(json.dumps(key))
+    return (tensors, content["facts"]) if is_whole and is_same else None
 
 
 def save_tensors(path: Path, tensors: dict[str, torch.Tensor], facts: dict | None = None) -> None:
-    """Write a safetensors file, whole or not at all; `facts` go into its header as JSON, and a digest of all of it."""
-    tensors, places = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, set()
-    for name, tensor in tensors.items():  # layers may share their weights, which the format does not know
-        tensors[name] = tensor.clone() if tensor.data_ptr() in places else tensor
-        places.add(tensor.data_ptr())
+    """Write a safetensors file atomically; its header holds `facts` as JSON and a digest of everything."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    seen = set()
+    for name, tensor in tensors.items():  # the format refuses layers that share their weights
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
     text = json.dumps(facts or {}, allow_nan=False)
     with atomic_file(path) as scratch:
-        save_file(tensors, scratch, {"json": f"{text}\n{digest(tensors, text)}"})  # of two entries the order is random
+        save_file(
+            tensors, scratch, {"json": f"{text}\n{digest(tensors, text)}"}
+        )  # the order of two entries would be random
 
 
 def load_tensors(path: Path) -> Made:
-    """Tensors and facts of a safetensors file. Raises UserError where it is absent, or not what its digest says."""
+    """Return tensors and facts of a safetensors file. Raises UserError for a damaged or absent one."""
     try:
-        version = None  # it is opened twice in there, between which another file may have taken its place
+        version = None  # the library opens the file twice; another one may replace it in between
         while version != (version := (path.stat().st_ino, path.stat().st_mtime_ns)):
             with safe_open(path, "pt") as file:
                 text, _, written = (file.metadata() or {}).get("json", "{}").partition("\n")
@@ -153,9 +160,9 @@ def load_tensors(path: Path) -> Made:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write strict JSON with sorted keys, whole or not at all: a line an entry.
+    """Write strict JSON with sorted keys atomically, one line an entry.
 
-    `indent` would take seconds for the confusions of a thousand classes, and a line for each of their cells.
+    `indent` takes seconds for the confusion matrix of a thousand classes, and a line for each of its cells.
     """
     lines = [json.dumps({name: content[name]}, sort_keys=True, allow_nan=False)[1:-1] for name in sorted(content)]
     with atomic_file(path) as scratch:
@@ -163,16 +170,16 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object. Raises UserError where there is none."""
+    """Return a JSON object. Raises UserError where the file holds none."""
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"run: {path} cannot be read; --force makes the run anew") from error
+        raise UserError(f"run: {path} cannot be read; --force makes the run again") from error
 
 
 @contextmanager
 def atomic_file(path: Path, argument: str = "runs-root") -> Iterator[Path]:
-    """A file beside `path` to write into, which takes its place once it is whole; UserError if the disk refuses it."""
+    """Yield a scratch file that replaces `path` when the block ends. Raises UserError where the disk refuses."""
     scratch = scratch_path(path)
     with explain_disk_errors(path, argument):
         try:
@@ -187,12 +194,12 @@ def atomic_file(path: Path, argument: str = "runs-root") -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk, so that no power loss undoes their order."""
+    """Flush a file, or the names in a folder, to the disk (fsync), so that a power loss keeps their order."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # file systems without such a thing for folders
+        if error.errno != errno.EINVAL:  # some file systems cannot sync folders
             raise
     finally:
         os.close(handle)
@@ -200,7 +207,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def explain_disk_errors(path: Path, argument: str = "runs-root") -> Iterator[None]:
-    """Turn what the disk refuses (it is full, it is read-only) into a sentence."""
+    """Turn an error of the disk (full, read-only) into a UserError."""
     try:
         yield
     except (OSError, SafetensorError) as error:

@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import crop
 
 from unlearn_lib.common import (
-    SEEDS,
     UserError,
     check_classes,
     check_number,
+    check_seed,
     fast_arithmetic,
     get_device,
     log,
@@ -85,7 +85,7 @@ def fit(
         "batch_size": check_number("batch_size", batch_size, whole=True, least=1),
         "label_smoothing": check_number("label_smoothing", label_smoothing, least=0, below=1),
         "weight_decay": check_number("weight_decay", weight_decay, least=0, below=FLOAT32),
-        "seed": check_number("seed", seed, whole=True, least=0, below=SEEDS),
+        "seed": check_seed(seed),
         "precision": precision,
     }
     save_every = check_number("save_every", save_every, whole=True, least=1)

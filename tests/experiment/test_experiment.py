@@ -64,7 +64,7 @@ def test_a_run_that_was_asked_for_by_its_layer_is_the_default_one_too(trained):
 
 def test_a_run_at_another_layer_is_refused(trained):
     trained.unlearn("distill", layer="fc2", version="inner")
-    with pytest.raises(UserError, match="layer: fc3 given, but .* was made with fc2"):
+    with pytest.raises(UserError, match="layer: got fc3, but .* was made with fc2"):
         trained.unlearn("distill", version="inner")
 
 

@@ -171,7 +171,7 @@ def test_of_two_processes_one_trains_the_other_waits_and_takes_over_when_its_own
     second.start()
     while not (tmp_path / "second").exists() or "waiting" not in (tmp_path / "second").read_text():
         time.sleep(0.01)
-    assert f"somebody else is at work on it (process {first.pid} on" in (tmp_path / "second").read_text()
+    assert f"another one works on it (process {first.pid} on" in (tmp_path / "second").read_text()
     os.kill(first.pid, signal.SIGKILL)
     second.join()
     first.join()

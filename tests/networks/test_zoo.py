@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_made_is_refused(arguments, message):
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="device: 'gpu' is not to be had here; accepted: .*cpu"):
+    with pytest.raises(ValueError, match="device: got 'gpu'; this machine has: .*cpu"):
         pick_device("gpu")
 
 

@@ -64,32 +64,32 @@ def test_load_model_refuses_a_network_whose_code_has_changed(forms, tmp_path, mo
     (tmp_path / "forms.py").write_text(edited)
     monkeypatch.delitem(sys.modules, "forms")
     for use in (forms("no_bias").train, forms("no_bias").unlearn, run.load_model):
-        with pytest.raises(UserError, match="model: its code does something else than that which forms_no_bias"):
+        with pytest.raises(UserError, match="model: its code differs from that which forms_no_bias"):
             use()
 
 
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("pair", "model: Net returns a tuple; one that returns its logits"),
-        ("named", "model: Net returns a dict; one that returns its logits"),
-        ("pair_in_training", "model: it returns a tuple in training; one that returns its logits is accepted"),
+        ("pair", "model: forms:pair returns a tuple; expected its logits"),
+        ("named", "model: forms:named returns a dict; expected its logits"),
+        ("pair_in_training", "model: the network returns a tuple; expected its logitss accepted"),
         (
             "squeezed",
-            "model: forms:squeezed answers a single picture with (10,), (1, 10) is wanted; flatten(1) instead",
+            "model: forms:squeezed returns (10,) for a single picture; expected (1, 10); flatten(1) instead",
         ),
-        ("softmax", "model: forms:softmax returns probabilities (softmax); one that returns its logits is accepted"),
-        ("sigmoid", "model: forms:sigmoid returns numbers between 0 and 1; one that returns its logits is accepted"),
-        ("tanh", "model: forms:tanh returns numbers between -1 and 1; one that returns its logits is accepted"),
+        ("softmax", "model: forms:softmax returns probabilities (softmax); expected its logits is accepted"),
+        ("sigmoid", "model: forms:sigmoid returns numbers between 0 and 1; expected its logits is accepted"),
+        ("tanh", "model: forms:tanh returns numbers between -1 and 1; expected its logits is accepted"),
         ("maps", "model: forms:maps has 10x1x1 outputs"),
-        ("seven", "model: forms:seven has 7 outputs; 10 are wanted"),
-        ("half", "model: its weights are torch.float16; float32 is accepted"),
-        ("double", "model: its weights are torch.float64; float32 is accepted"),
-        ("parallel", "model: a DataParallel given; the network in it, its .module, is accepted"),
-        ("scripted", "model: a scripted network given; the nn.Module that was scripted is accepted"),
+        ("seven", "model: forms:seven has 7 outputs; expected 10"),
+        ("half", "model: its weights are torch.float16; expected float32"),
+        ("double", "model: its weights are torch.float64; expected float32"),
+        ("parallel", "model: got a DataParallel; expected the network in it, its .module"),
+        ("scripted", "model: got a scripted network; expected the nn.Module that was scripted"),
         ("frozen", "model: none of its parameters requires a gradient"),
         ("nothing", "model: forms:nothing returns a NoneType"),
-        ("Still", "model: forms:Still has no parameters"),
+        ("Still", "model: forms:Still fails on a picture"),
         ("absent", "model: forms:absent makes no network"),
     ],
 )

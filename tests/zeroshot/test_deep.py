@@ -106,7 +106,7 @@ def test_deep_layer_is_the_third_from_the_end_and_never_the_head(net, drawn):
     assert inner_layers(net, "hidden") == ["head"]
     for layer in ("head", "act"):
         before = make_impressions(net, layer, samples=2)
-        with pytest.raises(UserError, match="deep works before the head"):
+        with pytest.raises(UserError, match="deep needs a layer before the head"):
             ZeroShotUnlearner(net, before, FORGET, method="deep")
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from unlearn_lib.auditing.attacks import LIMIT, anamnesis_index, audit
 from unlearn_lib.auditing.metrics import weight_changes
-from unlearn_lib.common import SEEDS, UserError, as_list, check_forget, check_number, get_device, log
+from unlearn_lib.common import UserError, as_list, check_forget, check_seed, get_device, log
 from unlearn_lib.evaluation import score
 from unlearn_lib.networks import Run, amend_run, class_code, find_head, run_name, run_names, split
 from unlearn_lib.store import cached, digest, lock_folder
@@ -101,7 +101,7 @@ def audit_run(
         raise UserError(f"forget: got {forget}; expected {run.config['forget']}, the classes that {run.name} forgot")
     if seeds is None:
         seeds = trained_seeds(experiment)
-    given = [check_number("seed", seed, whole=True, least=0, below=SEEDS) for seed in as_list(seeds)]
+    given = [check_seed(seed) for seed in as_list(seeds)]
     seeds = sorted({experiment.seed, *given})
     original = experiment.finished_original() or experiment.train()
     if run.config.get("original_file") != original.fingerprint():

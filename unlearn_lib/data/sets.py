@@ -14,11 +14,11 @@ from torch import nn
 
 from unlearn_lib.common import (
     REPOSITORY,
-    SEEDS,
     NotFound,
     UserError,
     as_list,
     check_number,
+    check_seed,
     check_switch,
     count_names,
     join_names,
@@ -191,7 +191,7 @@ def load_data(
     """
     name = str(name)
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()
-    seed = check_number("seed", seed, whole=True, least=0, below=SEEDS)
+    seed = check_seed(seed)
     flip = None if flip is None else check_switch("flip", flip)
     if shape is not None:
         sides = [check_number("shape", side, whole=True, least=1) for side in as_list(shape)]

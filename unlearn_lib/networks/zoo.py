@@ -17,7 +17,7 @@ import torchvision
 from torch import nn
 from torchvision.transforms import InterpolationMode
 
-from unlearn_lib.common import SEEDS, UserError, check_number
+from unlearn_lib.common import UserError, check_number, check_seed
 from unlearn_lib.networks.checks import check_logits, check_network
 from unlearn_lib.networks.probing import run_on_zeros, unwrap, zero_pictures
 from unlearn_lib.networks.small import KarpathyNet, LeNet5
@@ -130,7 +130,7 @@ def make_model(
     if dropout is not None:
         dropout = check_number("dropout", dropout, least=0, below=1)
     with torch.random.fork_rng():
-        torch.manual_seed(check_number("seed", seed, whole=True, least=0, below=SEEDS))
+        torch.manual_seed(check_seed(seed))
         model = _build_by_factory(name, classes, size)[0] if is_factory(name) else _build(name, classes, size)
         with explain_errors(name, model.input_shape[-1]):
             logits = run_on_zeros(model, model)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import SEEDS, check_forget, check_number, get_device
+from unlearn_lib.common import check_forget, check_seed, get_device
 from unlearn_lib.networks import feasible_inputs, split, traced_once
 from unlearn_lib.zeroshot.batches import count_classes, draw_for_each, in_eval_mode, predict_in_batches
 from unlearn_lib.zeroshot.drawn import draw_pictures, forward_in_batches
@@ -84,7 +84,7 @@ def carry_over(
 def make_held_out_inputs(model: nn.Module, layer: str, forget: Collection[int], seed: int = 0) -> HeldOutInputs:
     """Make the inputs on which `carry_over` measures, from the original alone."""
     forget = check_forget(forget, count_classes(model))
-    seed = check_number("seed", seed, whole=True, least=0, below=SEEDS) + OTHER_SEED
+    seed = check_seed(seed) + OTHER_SEED
     return HeldOutInputs(_make_hard_inputs(model, layer, forget, seed), _make_drawn_inputs(model, layer, seed))
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn_lib.common import SEEDS, UserError, check_classes, check_number, get_device
+from unlearn_lib.common import UserError, check_classes, check_number, check_seed, get_device
 from unlearn_lib.networks import (
     check_network,
     feasible_inputs,
@@ -85,7 +85,7 @@ def make_impressions(
     """
     samples = check_number("samples", samples, whole=True, least=1)
     steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
-    seed = check_number("seed", seed, whole=True, least=0, below=SEEDS)
+    seed = check_seed(seed)
     noise = check_number("noise", noise, least=0)
     memory = check_number("memory", memory, whole=True, least=1)
     check_network(model, type(model).__name__)

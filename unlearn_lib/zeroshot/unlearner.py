@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from torch import nn
 
-from unlearn_lib.common import UserError, check_forget, check_number, log, progress
+from unlearn_lib.common import UserError, check_forget, check_seed, log, progress
 from unlearn_lib.networks import shares_weights, traced_once, unwrap
 from unlearn_lib.options import check_options, option
 from unlearn_lib.zeroshot.impressions import Impressions, check_recipe, default_layer
@@ -199,7 +199,7 @@ class ZeroShotUnlearner:
         self.unlearning = Unlearning(self.method, layer, **{name: getattr(self, name) for name in NUMBERS})
         for name, value in self.unlearning.numbers.items():
             setattr(self, name, value)
-        self.seed = check_number("seed", self.seed, whole=True, least=0, below=2**32)
+        self.seed = check_seed(self.seed)
         check_layer(self.model, self.unlearning.rules, layer)
         self.forget = check_forget(self.forget, count_classes(self.model))
         missing = sorted({*self.forget} - {*self.impressions.labels.tolist()})
