@@ -149,7 +149,7 @@ def test_a_head_without_a_code_is_named(net, caplog, act):
     two = TwoHeads(copy.deepcopy(net), act)
     x = Impressions("body.conv", torch.rand(3, 1, 8, 8), torch.arange(3), "drawn", 0.0)
     ZeroShotUnlearner(two, x, FORGET, method="deep", epochs=1).unlearn()
-    assert ("no code is pulled at other" in caplog.text) == isinstance(act, nn.Tanh)
+    assert ("no code is learned at other" in caplog.text) == isinstance(act, nn.Tanh)
 
 
 class OwnLinear(nn.Linear):
@@ -184,7 +184,7 @@ def test_attention_is_reinitialised_and_parameters_without_a_layer_are_named(cap
     unlearner = ZeroShotUnlearner(net, x, FORGET, method="deep", epochs=1)
     with caplog.at_level("INFO", "unlearn_lib"):
         unlearner.unlearn()
-    assert "begins as it was: class_token, encoder.pos_embedding" in caplog.text
+    assert "start as they were: class_token, encoder.pos_embedding" in caplog.text
 
 
 def test_reinitialised_from_and_train_student_depend_on_their_seed(net, drawn):
