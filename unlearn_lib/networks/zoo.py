@@ -122,6 +122,10 @@ def make_model(
 
     Raises:
         UserError: unknown name, a size that the network does not take, or dropout for a network without it.
+
+    Example:
+        >>> make_model("resnet18", 10, size=32).input_shape
+        (3, 32, 32)
     """
     name = str(name)
     classes = {}
