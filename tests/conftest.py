@@ -22,7 +22,7 @@ HEAVIEST = """
     03_class_impressions 09_a_network_that_imagenet_trained 06_is_it_forgotten 10_deep_forgetting test_browser
     07_lab_the_published_unlearner 08_your_own_model_and_pictures test_shell test_notebooks test_torchvision
     test_sweep test_weights test_verdict test_unlearning_panel test_impressions 01_train_lenet5_karpathynet
-    02_golden_models    05_compare_models test_imagenet test_deep test_public_cases test_survival test_runs
+    02_golden_models 05_compare_models test_imagenet test_deep test_invalid_input test_survival test_run_folders
 """.split()  # begin first, in this order, so that no process ends long after the others or waits for another's training
 
 hypothesis.settings.register_profile(

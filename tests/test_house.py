@@ -1,8 +1,10 @@
 """The house as it is meant to be, read off the source: who imports whom, and which names the face has."""
 
 import ast
+import doctest
 import graphlib
 import importlib
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 import unlearn_lib
 
@@ -176,6 +179,19 @@ def test_the_face_is_short_and_every_name_in_it_exists():
         assert getattr(unlearn_lib, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         unlearn_lib.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [name for name in unlearn_lib.__all__ if not name.isupper()])
+def test_a_name_of_the_face_has_an_example_whose_output_is_true(name, experiment, monkeypatch):
+    """Examples without an output are shown, not run: they need a folder, a screen or minutes."""
+    monkeypatch.delenv("UNLEARN_PRESET", raising=False)
+    known = {"torch": torch, "experiment": experiment, "model": experiment.load(experiment.original())}
+    known |= {each: getattr(unlearn_lib, each) for each in unlearn_lib.__all__}
+    found = doctest.DocTestParser().get_doctest(inspect.getdoc(getattr(unlearn_lib, name)), known, name, None, None)
+    assert found.examples
+    found.examples = [each for each in found.examples if each.want]
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.DocTestRunner(optionflags=options).run(found).failed == 0
 
 
 @pytest.mark.parametrize("name", FACE_NAMES.split())

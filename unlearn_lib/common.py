@@ -26,7 +26,11 @@ SEEDS = 2**32  # every random generator in use takes a seed below it
 
 
 class UserError(ValueError):
-    """Bad input, in one sentence: the argument, what it got, what it expects, what to do."""
+    """Bad input, in one sentence: the argument, what it got, what it expects, what to do.
+
+    Example:
+        >>> UserError("lr: got 0; expected a number above 0")
+    """
 
 
 class NotFound(UserError, FileNotFoundError):
@@ -38,6 +42,9 @@ def show_log(stream=None) -> None:
 
     A second call replaces the handler of the first one; other handlers stay. A screen shows no line twice: where the
     root logger (`logging.basicConfig`) writes it there, this handler does not.
+
+    Example:
+        >>> show_log()
     """
     for handler in [*log.handlers]:
         if handler.name == show_log.__name__:

@@ -32,6 +32,10 @@ def score(confusion: torch.Tensor | list[list[int]], forget: Collection[int] = (
     Returns:
         overall_accuracy, forget_accuracy, retain_accuracy and the list per_class_accuracy, as fractions; confusion;
         any_forget: the share of forget pictures answered with any forget class. A share of no pictures is None.
+
+    Example:
+        >>> score([[8, 2], [1, 9]], forget=[0])["forget_accuracy"]
+        0.8
     """
     confusion = torch.as_tensor(confusion)
     every = range(len(confusion))
@@ -59,6 +63,9 @@ def evaluate(model: nn.Module, data: Data, forget: Collection[int] = ()) -> dict
 
     Raises:
         UserError: the model does not have one finite logit per class.
+
+    Example:
+        >>> evaluate(model, load_data("digits"), forget=[1, 3])["forget_accuracy"]
     """
     return score_logits(*logits_and_labels(model, data.test, data), forget)
 
@@ -103,6 +110,9 @@ def table(metrics: dict[str, dict | None], classes: list[str] | None = None) -> 
 
     Args:
         metrics: blocks of `evaluate`, by the model's name. None, an absent model, is left out.
+
+    Example:
+        >>> table({"original": evaluate(model, data, [1, 3])})
     """
     columns = ["overall", "forget", "retain"]
     rows = {  # lists, not dicts: two classes may share a name, and one may be called "overall"

@@ -38,7 +38,12 @@ CHOICES = {  # the published choice first, the corrected one second
 
 
 def describe_preset() -> None:
-    """Print the preset in use, its stand-ins, and how to switch; show the log from here on."""
+    """Print the preset in use, its stand-ins, and how to switch; show the log from here on.
+
+    Example:
+        >>> describe_preset()
+        Preset quick ($UNLEARN_PRESET): lenet5 on digits, karpathynet on shapes...
+    """
     show_log()
     name = chosen_preset()
     print(f"Preset {name} ($UNLEARN_PRESET): " + ", ".join(f"{c['model']} on {c['data']}" for c in PRESETS[name]) + ".")

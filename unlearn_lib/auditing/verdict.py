@@ -93,6 +93,9 @@ def audit_run(
     Raises:
         UserError: the run is not an unlearned one, forgot other classes than the experiment's, was unlearned from
             another original than the present one, or the original is right on no test picture of the forget classes.
+
+    Example:
+        >>> run = audit_run(experiment, experiment.unlearn("distill"), seeds=range(5))
     """
     forget = check_forget(experiment.forget_classes, experiment.dataset.num_classes)
     if "original_run" not in run.config:
@@ -183,6 +186,9 @@ def audit_table(audits: dict[str, dict]) -> pd.DataFrame:
 
     Raises:
         UserError: the audits differ in the probe's layer, the seeds of the band or the relearn target.
+
+    Example:
+        >>> audit_table({"distill": run.metrics["audit"]})
     """
     first = next(iter(audits.values()))
     for block in audits.values():

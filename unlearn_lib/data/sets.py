@@ -55,6 +55,10 @@ class Data:
         passed_over: files and folders that are no pictures of a class, as paths below the folder.
         framing: how pictures are cut and scaled for the network; None where they are taken as they are.
         damaged: pictures that did not open when they were loaded, as paths below the folder.
+
+    Example:
+        >>> load_data("digits").shape
+        (1, 28, 28)
     """
 
     name: str
@@ -188,6 +192,10 @@ def load_data(
     Raises:
         NotFound: files are absent.
         UserError: an argument is not accepted, or files are damaged.
+
+    Example:
+        >>> load_data("digits").num_classes
+        10
     """
     name = str(name)
     root = Path(root or os.environ.get("UNLEARN_DATA") or REPOSITORY / "data").expanduser()

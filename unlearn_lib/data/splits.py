@@ -14,7 +14,11 @@ from unlearn_lib.store import digest
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures uint8 [N, C, H, W], in memory or on disk, and their labels int64 [N]."""
+    """Pictures uint8 [N, C, H, W], in memory or on disk, and their labels int64 [N].
+
+    Example:
+        >>> zeros = load_data("digits").test.only([0])
+    """
 
     images: torch.Tensor | Pictures
     labels: torch.Tensor

@@ -568,6 +568,9 @@ def open_experiment(run: Run, **changes) -> Experiment:
 
     Raises:
         UserError: the run is not an unlearned one, or it is damaged.
+
+    Example:
+        >>> experiment = open_experiment(run, device="cpu")
     """
     if "original_run" not in run.config:
         raise UserError(f"run: got {run.name}; expected an unlearned run")

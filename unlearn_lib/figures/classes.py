@@ -43,6 +43,9 @@ def plot_per_class(
 
     Args:
         size: in inches; None lets the figure grow with the number of classes.
+
+    Example:
+        >>> figure = plot_per_class(run.blocks, experiment.dataset.classes, [1, 3], experiment.title)
     """
     accuracies = pd.DataFrame({name: block["per_class_accuracy"] for name, block in metrics.items() if block})
     figure, axis = plt.subplots(figsize=size or (max(11, 1.1 * len(classes)), 4.4))

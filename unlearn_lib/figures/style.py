@@ -237,6 +237,9 @@ def save_figure(figure: Figure, name: str, folder: str | Path | None = None) -> 
 
     Args:
         folder: None means `$UNLEARN_FIGURES`, else `figures` among the runs, outside version control.
+
+    Example:
+        >>> path = save_figure(figure, "04_per_class")
     """
     folder = Path(folder or os.environ.get("UNLEARN_FIGURES") or runs_root() / "figures")
     path = folder / f"{name}.png"

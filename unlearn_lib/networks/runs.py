@@ -49,7 +49,11 @@ DIGESTS = {
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its folder and the content of its config.json."""
+    """A finished run: its folder and the content of its config.json.
+
+    Example:
+        >>> model = open_run(runs_root(), "lenet5-digits-s0").load_model()
+    """
 
     path: Path
     config: dict
@@ -185,7 +189,11 @@ def first_difference(run: Run, arguments: dict) -> tuple[str | None, object, obj
 
 
 def open_run(root: Path, name: str) -> Run:
-    """Return the run of this name. Raises NotFound with the names of the existing ones."""
+    """Return the run of this name. Raises NotFound with the names of the existing ones.
+
+    Example:
+        >>> run = open_run(runs_root(), "lenet5-digits-s0")
+    """
     if not has_run(root, name):
         raise NotFound(f"run: no {name!r} in {root}; there are: {', '.join(run_names(root)) or 'none'}")
     return Run(root / name, read_json(root / name / "config.json"))

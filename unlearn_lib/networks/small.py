@@ -6,7 +6,12 @@ from torch.nn import functional as F
 
 
 class LeNet5(nn.Module):
-    """6-16-120-84 network for 28x28 grey pictures (LeCun et al. 1998), with ReLU and max pooling; 99.2 % on MNIST."""
+    """6-16-120-84 network for 28x28 grey pictures (LeCun et al. 1998), with ReLU and max pooling; 99.2 % on MNIST.
+
+    Example:
+        >>> LeNet5(num_classes=10)(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
 
     input_shape = (1, 28, 28)
 
@@ -33,7 +38,12 @@ class LeNet5(nn.Module):
 
 
 class KarpathyNet(nn.Module):
-    """Six 5x5 convolutions of 16 filters in three pooled pairs and one linear layer, for 32x32 colour pictures."""
+    """Six 5x5 convolutions of 16 filters in three pooled pairs and one linear layer, for 32x32 colour pictures.
+
+    Example:
+        >>> KarpathyNet(num_classes=10)(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
+    """
 
     input_shape = (3, 32, 32)
 

@@ -45,7 +45,12 @@ class Cut:
 
 
 def splittable_layers(model: nn.Module) -> list[str]:
-    """Return the names of the modules at which `split` works, in order of execution, without `input`."""
+    """Return the names of the modules at which `split` works, in order of execution, without `input`.
+
+    Example:
+        >>> splittable_layers(LeNet5())[-3:]
+        ['fc1', 'fc2', 'fc3']
+    """
     return _single_crossings(find_crossings(trace(model)))
 
 
@@ -58,6 +63,9 @@ def split(model: nn.Module, layer: str) -> tuple[fx.GraphModule, fx.GraphModule]
 
     Raises:
         UserError: unknown layer, or more than one tensor crosses before it.
+
+    Example:
+        >>> body, tail = split(LeNet5().eval(), "fc3")
     """
     cut = find_cut(model, layer)
     before = cut.body_nodes
@@ -193,6 +201,10 @@ def find_head(model: nn.Module) -> str:
 
     Raises:
         UserError: the network does not end in a linear layer (SqueezeNet ends in a ReLU, where a mask fails).
+
+    Example:
+        >>> find_head(LeNet5())
+        'fc3'
     """
     model = unwrap(model)
     traced = trace(model)

@@ -122,6 +122,10 @@ def make_model(
 
     Raises:
         UserError: unknown name, a size that the network does not take, or dropout for a network without it.
+
+    Example:
+        >>> make_model("resnet18", 10, size=32).input_shape
+        (3, 32, 32)
     """
     name = str(name)
     classes = {}
@@ -191,24 +195,24 @@ def _build_by_factory(name: str, classes: dict, size: int | None) -> tuple[nn.Mo
     model = unwrap(model)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     side = given.get("size", 64)
-    own = tuple(getattr(model, "input_shape", (channels, side, side)))
-    model.input_shape = own if size is None else (own[0], side, side)
+    default = tuple(getattr(model, "input_shape", (channels, side, side)))
+    model.input_shape = default if size is None else (default[0], side, side)
     with explain_errors(name, model.input_shape[-1]), torch.no_grad():
         model.eval()(zero_pictures(model))  # lazy modules get their shapes
         check_network(model, name)
-    return model, own[-1]
+    return model, default[-1]
 
 
 def factory_framing(name: str, size: int | None) -> Framing:
     """Return the framing of a user's network: its attribute `framing`, a `Framing` or a dict of its fields."""
     with torch.random.fork_rng():
-        model, own = _build_by_factory(name, {}, size)
+        model, default_side = _build_by_factory(name, {}, size)
     framing = getattr(model, "framing", None) or {}
     try:
         if isinstance(framing, dict):
             mode = InterpolationMode(framing.get("interpolation", "bilinear"))
             framing = Framing(**framing | {"shape": model.input_shape, "interpolation": mode})
-        resize = framing.resize and round(framing.resize * model.input_shape[-1] / own)
+        resize = framing.resize and round(framing.resize * model.input_shape[-1] / default_side)
         return replace(framing, shape=model.input_shape, resize=resize)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"model: the framing of {name} is {framing!r}; expected a dict of Framing's fields") from error

@@ -164,6 +164,9 @@ def comparison_panel(experiment: Experiment, font: int = 14) -> ComparisonPanel:
     """Return the comparison of an experiment's runs of one model on its data, whichever classes they forgot.
 
     Runs whose weights need other pictures, cut or normalised in another way, are left out.
+
+    Example:
+        >>> comparison_panel(experiment).widget
     """
     original = experiment.train()
     data = experiment.dataset

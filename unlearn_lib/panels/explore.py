@@ -131,7 +131,11 @@ def make_curves(growth: pd.DataFrame) -> Callable[[int], np.ndarray]:
 
 
 def impression_explorer(experiment: Experiment, font: int = 14) -> ImpressionExplorer:
-    """Return the explorer for an experiment's original model; it holds the impressions followed last."""
+    """Return the explorer for an experiment's original model; it holds the impressions followed last.
+
+    Example:
+        >>> impression_explorer(experiment).widget
+    """
     model = experiment.load(experiment.train())
 
     @functools.lru_cache(maxsize=16)

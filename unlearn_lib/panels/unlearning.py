@@ -286,6 +286,9 @@ def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
     """Return the panel for an experiment's original model; the model is trained first if necessary.
 
     font: size of the letters in pixels; 18 is readable on a projector.
+
+    Example:
+        >>> unlearning_panel(experiment).widget
     """
     original = experiment.train()
     fingerprint = original.fingerprint()

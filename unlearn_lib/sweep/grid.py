@@ -83,6 +83,9 @@ def leaderboard(rows: pd.DataFrame, metric: str = "unlearned_forget_accuracy") -
 
     Raises:
         UserError: all points failed, or the metric is not a column of numbers.
+
+    Example:
+        >>> leaderboard(run_sweep("grid.toml"))
     """
     good = rows[rows["status"] != "failed"].drop_duplicates("run")  # classes by name and by index are one run
     if good.empty:

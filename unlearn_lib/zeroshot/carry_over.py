@@ -63,6 +63,10 @@ def carry_over(
         retain_agreement: of those that the original gives to R, the share with the same answer.
         Each in 0..1, the worst over the three hard batches and the drawn pictures, of which at least ENOUGH must
         count. None where the original gives no input to F, or to R.
+
+    Example:
+        >>> carry_over(model, mask(model, [1, 3]), "fc3", [1, 3])
+        {'forget_mass': 0.0, 'retain_agreement': 1.0}
     """
     forget = check_forget(forget, count_classes(model))
     inputs = inputs or make_held_out_inputs(model, layer, forget, seed)

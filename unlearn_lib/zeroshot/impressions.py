@@ -30,7 +30,11 @@ from unlearn_lib.zeroshot.recipes import RECIPES, Recipe, Task, find_norms
 
 @dataclass(frozen=True)
 class Impressions:
-    """Impressions x [N, *shape] of classes `labels` [N] at the input of `layer`, sorted by class."""
+    """Impressions x [N, *shape] of classes `labels` [N] at the input of `layer`, sorted by class.
+
+    Example:
+        >>> impressions = make_impressions(model)
+    """
 
     layer: str
     x: Tensor
@@ -82,6 +86,10 @@ def make_impressions(
 
     Raises:
         UserError: names the first argument that is not accepted.
+
+    Example:
+        >>> make_impressions(LeNet5(), "fc3", samples=5).x.shape
+        torch.Size([50, 84])
     """
     samples = check_number("samples", samples, whole=True, least=1)
     steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
@@ -204,6 +212,9 @@ def diagnose(model: nn.Module, impressions: Impressions) -> pd.DataFrame:
         nats. margin: mean of the class's logit minus the largest other one. norm: mean |x|. spread: standard deviation
         of |x| over its mean. infeasible: share of coordinates that cannot enter the layer. cosine: mean over pairs of
         one class (1 means one point).
+
+    Example:
+        >>> diagnose(model, make_impressions(model))["confidence"].mean()
     """
     feasible = feasible_inputs(model, impressions.layer)
     device = get_device(model)
@@ -271,6 +282,9 @@ def responsive_layers(
 
     Returns:
         One row a layer, in order: reached (share), responsive, shape, learnable (whether the layer has weights).
+
+    Example:
+        >>> responsive_layers(model, layers=["fc3"])["reached"]
     """
     k = count_classes(model)
     classes = {round(i * (k - 1) / 9) for i in range(10)} if k > 10 else range(k)

@@ -119,7 +119,11 @@ class Method:
 
 
 def mask(model: nn.Module, forget: Collection[int]) -> nn.Module:
-    """Return a copy of the model that never answers with a forget class: w_u = 0, b_u = -1e4 in the head."""
+    """Return a copy of the model that never answers with a forget class: w_u = 0, b_u = -1e4 in the head.
+
+    Example:
+        >>> masked = mask(model, forget=[1, 3])
+    """
     model = copy.deepcopy(unwrap(model)).eval()
     head = model.get_submodule(find_head(model))
     forget = check_classes(forget, head.out_features)
