@@ -286,7 +286,7 @@ def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
         return Judge.of_original(original, model, data, layer)
 
     def variant(forget: list[int]) -> Experiment:
-        if experiment.original().fingerprint() != fingerprint:
+        if original.fingerprint() != fingerprint:  # of the file as it is now
             raise UserError(
                 f"run: {original.name} was trained again since the panel was made; run the panel's cell again"
             )
