@@ -26,7 +26,7 @@ class Controls:
         layers: where unlearning can begin; the last is chosen first.
         start: indices of the classes that are chosen first.
         thumbnails: a PNG per class.
-        layer_of: the layers of the methods that have one of their own.
+        layer_of: the layers of the methods that have one of their default.
         seed: is only shown.
         on_change: is called whenever the choice may have changed.
     """
@@ -128,15 +128,15 @@ class Controls:
 
     def _take_method(self) -> None:
         """Show the method's own numbers; those without a control are shown as text."""
-        own = Unlearning(self.method.value)
-        has_numbers = own.rules.needs_impressions
-        self.epochs.max = max(MOST_EPOCHS, own.epochs)
-        self.epochs.value = own.epochs
-        self.lr.value = own.lr or AUTOMATIC
-        self.forget_weight.value = own.forget_weight
+        default = Unlearning(self.method.value)
+        has_numbers = default.rules.needs_impressions
+        self.epochs.max = max(MOST_EPOCHS, default.epochs)
+        self.epochs.value = default.epochs
+        self.lr.value = default.lr or AUTOMATIC
+        self.forget_weight.value = default.forget_weight
         for control in (self.lr, self.epochs, self.forget_weight):
             control.disabled = not has_numbers
-        self.layer.value = self.layer_of.get(own.method, self.layer.value)
-        fixed = f"Fixed: retain weight {own.retain_weight:g}, batch size {own.batch_size}, seed {self.seed}."
-        self.fixed.value = fixed if has_numbers else f"The {own.method} needs no numbers."
+        self.layer.value = self.layer_of.get(default.method, self.layer.value)
+        fixed = f"Fixed: retain weight {default.retain_weight:g}, batch size {default.batch_size}, seed {self.seed}."
+        self.fixed.value = fixed if has_numbers else f"The {default.method} needs no numbers."
         self.on_change()
