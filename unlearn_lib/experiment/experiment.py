@@ -364,7 +364,9 @@ class Experiment:
         steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
         run = self.original()
         model = self.load(run)
-        return self._impressions(run, model, asked.find_layer(model), asked, steps=steps, on_step=on_step)
+        layer = asked.find_layer(model)
+        check_recipe(model, layer, asked.recipe)
+        return self._impressions(run, model, layer, asked, steps=steps, on_step=on_step)
 
     def _impressions(
         self,
@@ -377,7 +379,6 @@ class Experiment:
         on_step: Callable | None = None,
     ) -> Impressions:
         """Return impressions of every class of the original at a layer, from its run folder where they are there."""
-        check_recipe(model, layer, asked.recipe)
         path = original.path / f"impressions-{layer}-{asked.recipe}.safetensors"
         numbers = {"samples": asked.samples, "recipe": asked.recipe, "steps": steps, "seed": self.seed}
         key = {
