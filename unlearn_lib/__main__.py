@@ -25,7 +25,7 @@ from unlearn_lib.options import PLACES
 PRESETS = ("quick", "paper")
 SHORT = {"device": "-g", "version": "-n", "epochs": "-e", "batch_size": "-b", "dropout": "-d", "save_every": "-s"}
 LONG = 100  # numbers; longer lists stand in metrics.json and not on the screen
-NETWORK = "model data seed size weights dropout".split()
+NETWORK = "model data seed size weights fine_tune golden_weights dropout".split()
 TRAINING = "label_smoothing flip precision save_every".split()
 TRAINING_NUMBERS = {"epochs": "train_epochs", "lr": "train_lr", "batch_size": "train_batch_size"}
 IMPRESSIONS = "layer samples recipe".split()

@@ -21,7 +21,7 @@ def click(panel):
     begin = time.perf_counter()
     panel.run.click()
     panel.wait()
-    assert "Done" in panel.status.value, panel.status.value
+    assert "Done" in panel.event.value, panel.event.value
     return time.perf_counter() - begin
 
 
@@ -33,7 +33,7 @@ def measure(experiment):
     first = click(panel)
     seconds, memory = [], []
     for i in range(20):
-        panel.range.value = (i % 8, i % 8 + 1 + i % 2)
+        panel.controls.range.value = (i % 8, i % 8 + 1 + i % 2)
         seconds.append(click(panel))
         memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     uncached, cached = LIMITS[experiment.model]

@@ -105,7 +105,7 @@ def test_load_data_refuses_a_class_without_pictures(tmp_path, part, below):
     (root / part / "cow").mkdir()
     for name in below:
         write_picture(root / part / "cow" / name, b"something")
-    with pytest.raises(ValueError, match=f"no pictures in .*{part}cow; put some there or take it away"):
+    with pytest.raises(ValueError, match=f"no pictures in .*{part}cow"):
         load_data(root)
 
 
@@ -126,7 +126,7 @@ SPLITS = [
 def test_load_data_refuses_folders_that_look_like_splits(tmp_path, names):
     for name in names:
         write_pets(tmp_path / "signs" / name)
-    with pytest.raises(ValueError, match=f"the folders .*{names[0]}.* look like splits; are they"):
+    with pytest.raises(ValueError, match=f"the folders .*{names[0]}.* look like splits"):
         load_data(tmp_path / "signs")
 
 
@@ -171,7 +171,7 @@ def test_load_data_refuses_a_folder_that_is_not_a_data_set(tmp_path, files, sent
 def test_load_data_refuses_an_unknown_name(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     write_picture(tmp_path / "notes.txt", b"no folder")
-    with pytest.raises(FileNotFoundError, match="neither a data set"):
+    with pytest.raises(FileNotFoundError, match="data: got"):
         load_data(name)
 
 
@@ -196,7 +196,7 @@ def test_load_data_logs_classes_without_test_pictures(tmp_path, log_text):
     for path in (tmp_path / "pets" / "test" / "bee").iterdir():
         path.unlink()
     data = load_data(tmp_path / "pets")
-    assert "classes without test pictures, of which nothing can be measured: 1 (bee)" in log_text()
+    assert "without test pictures cannot be measured: 1 (bee)" in log_text()
     assert data.untested == [1]
     assert data.choose("bee") == [1]
     assert "forget: no test pictures of 1 (bee)" in log_text()

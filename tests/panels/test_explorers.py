@@ -49,7 +49,7 @@ def test_a_way_that_cannot_be_followed_is_a_sentence(explorer):
     def refuse(*choice):
         raise UserError("layer: too large")
 
-    explorer._follow = refuse
+    explorer.follow = refuse
     explorer.layer.value = "fc1"
     assert "Not made. layer: too large." in explorer.status.value
 
@@ -74,11 +74,11 @@ def test_whatever_goes_wrong_while_looking_is_said_and_nothing_old_stays_in_sigh
         raise error
 
     sentence = f"{type(error).__name__}: {error}."
-    explorer._follow = comparison._answers = fail
+    explorer.follow = comparison.answers = fail
     explorer.layer.value, comparison.second.value = "fc1", "one"
     assert f"Not made: {sentence}" in explorer.status.value
     assert f"Not compared: {sentence}" in comparison.status.value
-    hidden = (explorer.picture, explorer.curves, comparison.chart, comparison.pictures)
+    hidden = (explorer.picture, explorer.curves, comparison.chart)
     assert all(image.layout.display == "none" for image in hidden)
     explorer.step.value, comparison.label.value = 1, 1
     assert f"Not made: {sentence}" in explorer.status.value
@@ -87,8 +87,7 @@ def test_whatever_goes_wrong_while_looking_is_said_and_nothing_old_stays_in_sigh
 
 def test_a_picture_that_cannot_be_drawn_is_said_at_the_slider_and_at_the_class(explorer, comparison):
     explorer.states, comparison.images = explorer.states[:0], None
-    explorer.step.value, comparison.label.value = 1, 1
-    comparison.label.value = 0
+    explorer.step.value, comparison.view.value = 1, "pictures"
     assert "Not shown: IndexError" in explorer.status.value
     assert "Not shown: TypeError" in comparison.status.value
 
@@ -112,8 +111,8 @@ def comparison():
 def test_the_comparison_counts_the_answers_that_changed(comparison):
     assert "1 of 4 test pictures changed their answer" in comparison.status.value
     assert "right: 100.00 % in the first run, 75.00 % in the second" in comparison.status.value
-    for image in (comparison.chart, comparison.pictures):
-        assert bytes(image.value).startswith(b"\x89PNG")
+    assert bytes(comparison.chart.value).startswith(b"\x89PNG")
+    assert comparison.chart.layout.display == ""
 
 
 def test_the_chart_shows_the_classes_or_the_confusions_in_one_place(comparison):
@@ -125,10 +124,14 @@ def test_the_chart_shows_the_classes_or_the_confusions_in_one_place(comparison):
 
 
 def test_a_class_shows_the_pictures_that_changed_in_it(comparison):
+    bars = comparison.chart.value
     assert "ant: 1 of 2 test pictures changed their answer, the first 1 under pictures" in comparison.summary.value
+    comparison.view.value = "pictures"
+    assert comparison.chart.layout.display == ""
+    assert comparison.chart.value != bars
     comparison.label.value = 1
     assert "bee: 0 of 2 test pictures changed their answer." in comparison.summary.value
-    assert comparison.pictures.layout.display == "none"
+    assert comparison.chart.layout.display == "none"
 
 
 def test_the_same_run_twice_has_changed_nothing(comparison):
@@ -140,7 +143,7 @@ def test_a_run_that_does_not_open_is_a_sentence(comparison):
     def refuse(name):
         raise UserError("model file: damaged")
 
-    comparison._answers = refuse
+    comparison.answers = refuse
     comparison.second.value = "one"
     assert "Not compared. model file: damaged." in comparison.status.value
 

@@ -51,7 +51,7 @@ def test_a_live_run_that_breaks_is_said_too(panel):
     def fail(*chosen):
         raise KeyError("bias")
 
-    panel._run = fail
+    panel.run = fail
     panel.live.click()
     assert "Not run: KeyError: 'bias'." in html.unescape(panel.result.value)
     assert not panel.live.disabled

@@ -253,7 +253,7 @@ def _report_omissions(data: Data) -> None:
         what = f"{len(data.unreadable)} pictures do not open and are" if many else "1 picture does not open and is"
         log.warning("%s: %s left out: %s", data.name, what, join_names(data.unreadable, 5))
     if data.passed_over:
-        log.warning("%s: passed over, no pictures of a class: %s", data.name, count_names(list(data.passed_over)))
+        log.warning("%s: no pictures of a class, passed over: %s", data.name, count_names(list(data.passed_over)))
     if data.untested:
         names = count_names([data.classes[i] for i in data.untested])
-        log.warning("%s: classes without test pictures, which cannot be measured: %s", data.name, names)
+        log.warning("%s: classes without test pictures cannot be measured: %s", data.name, names)

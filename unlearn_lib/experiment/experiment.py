@@ -19,11 +19,16 @@ from unlearn_lib.common import UserError, as_list, check_forget, check_number, l
 from unlearn_lib.data import NAMES, Data, data_name, load_data
 from unlearn_lib.evaluation import Judge, evaluate, score
 from unlearn_lib.experiment.steps import (
+    AS_GIVEN,
+    FRESH,
+    NEW_HEAD,
+    TUNED,
     Stopped,
     Unlearned,
+    find_start,
+    load_backbone,
     log_accuracy,
     log_carry_over,
-    start_from_weights,
     with_golden,
 )
 from unlearn_lib.networks import Framing, Run
@@ -110,6 +115,16 @@ class Experiment:
     weights: str | None = option(
         "text", None, metavar="NAME|FILE", help="to start from: by name (IMAGENET1K_V1), or the file of a state dict"
     )
+    fine_tune: bool = option(
+        "switch", False, help="train on from weights that fit the data's classes; by default they are taken as they are"
+    )
+    golden_weights: str | None = option(
+        "text",
+        None,
+        metavar="NAME|FILE",
+        help="backbone that golden starts from, without its head; by default that of --weights, or fresh weights where "
+        "their head knows the forget classes",
+    )
     flip: bool | None = option(
         "switch", None, help="mirror half of the pictures in training; by default all data but digits"
     )
@@ -164,10 +179,17 @@ class Experiment:
     @functools.cached_property
     def training(self) -> dict:
         """Epochs, learning rate and batch size of training."""
-        is_tuned = self.start["weights"] is not None
+        is_tuned = self.start_kind in (TUNED, NEW_HEAD)
         defaults = FINE_TUNING if is_tuned else TRAINING.get(self.data, ELSEWHERE)
         given = {"epochs": self.train_epochs, "lr": self.train_lr, "batch_size": self.train_batch_size}
         return defaults | {name: value for name, value in given.items() if value is not None}
+
+    @functools.cached_property
+    def start_kind(self) -> str:
+        """What the original starts from: FRESH, AS_GIVEN, TUNED or NEW_HEAD."""
+        if self.start["weights"] is None:
+            return FRESH
+        return find_start(self.new_model(), self.model, self.start["weights"], fine_tune=self.fine_tune)
 
     @functools.cached_property
     def framing(self) -> Framing:
@@ -242,9 +264,9 @@ class Experiment:
             if self.force:
                 checkpoint.unlink(missing_ok=True)
             model = self.new_model(self.seed)
-            is_ready = start_from_weights(model, self.model, self.start["weights"], self.dataset, forget)
+            kind = self._load_start(model, forget)
             history = {}
-            if not is_ready:
+            if kind != AS_GIVEN:
                 history = fit(
                     model,
                     self.dataset,
@@ -263,9 +285,34 @@ class Experiment:
             metrics["golden" if forget else "original"] = block
             metrics["seconds"] = dict.fromkeys(("train", "golden", "impressions", "unlearn"))
             metrics["seconds"]["golden" if forget else "train"] = seconds
-            run = networks.write_run(self.root, name, arguments, model.cpu(), history, metrics, **self.notes())
-        log_accuracy(run, forget, "weights taken as they are" if is_ready else f"trained in {seconds:.1f} s")
+            run = networks.write_run(
+                self.root, name, arguments, model.cpu(), history, metrics, **self.notes(), started_from=kind
+            )
+        done = "weights taken as they are" if kind == AS_GIVEN else f"trained in {seconds:.1f} s"
+        log_accuracy(run, forget, done)
         return run
+
+    def _load_start(self, model: nn.Module, forget: list[int]) -> str:
+        """Load what a training starts from into a new model, and return what that is.
+
+        Golden never starts from a head that knows the forget classes.
+        """
+        weights = self.start["weights"]
+        kind = self.start_kind
+        if forget and self.golden_weights:
+            kind = NEW_HEAD
+            load_backbone(model, self.model, self.golden_weights)
+        elif forget and kind in (AS_GIVEN, TUNED):
+            log.info("golden: it starts from fresh weights, since %s knows the forget classes", weights)
+            kind = FRESH
+        elif kind != FRESH:
+            networks.apply_weights(model, networks.read_weights(self.model, weights), weights)
+        if kind != AS_GIVEN and not len(self.dataset.train):
+            reasons = {FRESH: "none given", NEW_HEAD: f"{weights} is for other classes", TUNED: "fine-tuning asked for"}
+            raise UserError(f"weights: {reasons[kind]}, and {self.dataset.name} has no training pictures here")
+        if kind in (AS_GIVEN, TUNED, NEW_HEAD):
+            log.info("%s starts from %s", "golden" if forget else "original", kind)
+        return kind
 
     def checked_forget(self) -> list[int]:
         """Return the classes to forget. Raises UserError where none or all are given."""
@@ -298,7 +345,7 @@ class Experiment:
 
     def finished_golden(self) -> Run | None:
         """Return the golden run if it was trained just as the original was; log nothing."""
-        return self._find_trained(self.original().arguments | {"forget": self.forget_classes})
+        return self._find_trained(self.original().arguments | {"forget": self.forget_classes} | self._golden_start())
 
     def impressions(
         self,
@@ -317,7 +364,9 @@ class Experiment:
         steps = None if steps is None else check_number("steps", steps, whole=True, least=0)
         run = self.original()
         model = self.load(run)
-        return self._impressions(run, model, asked.find_layer(model), asked, steps=steps, on_step=on_step)
+        layer = asked.find_layer(model)
+        check_recipe(model, layer, asked.recipe)
+        return self._impressions(run, model, layer, asked, steps=steps, on_step=on_step)
 
     def _impressions(
         self,
@@ -330,7 +379,6 @@ class Experiment:
         on_step: Callable | None = None,
     ) -> Impressions:
         """Return impressions of every class of the original at a layer, from its run folder where they are there."""
-        check_recipe(model, layer, asked.recipe)
         path = original.path / f"impressions-{layer}-{asked.recipe}.safetensors"
         numbers = {"samples": asked.samples, "recipe": asked.recipe, "steps": steps, "seed": self.seed}
         key = {
@@ -499,7 +547,7 @@ class Experiment:
         """Return the name of an unlearned run and what it is made from; the layer as it was asked for."""
         version = version or self.version or None
         arguments = {
-            **{name: value for name, value in original.arguments.items() if name not in self.training},
+            **{name: value for name, value in original.arguments.items() if name not in ELSEWHERE},
             "forget": self.checked_forget(),
             "method": unlearning.method,
             "layer": unlearning.layer,
@@ -533,13 +581,23 @@ class Experiment:
             "dropout": self.dropout,
             "weights_digest": file and digest(file),
             **self.start,
+            "fine_tune": self.fine_tune if weights else None,
             "size": self.framing.shape[-1],
             "precision": self.precision,
             "code_digest": networks.code_digest(self.model, self.new_model),
             "forget": forget,
             "label_smoothing": self.label_smoothing,
             **self.training,
+            **(self._golden_start() if forget else {}),
         }
+
+    def _golden_start(self) -> dict:
+        """Return what identifies golden's own start, where one is given."""
+        weights = self.golden_weights
+        if weights is None:
+            return {}
+        file = Path(weights).expanduser()
+        return {"golden_weights": weights, "golden_weights_digest": digest(file) if networks.is_file(weights) else None}
 
     def notes(self) -> dict:
         """Return what config.json records besides the arguments."""
@@ -579,5 +637,9 @@ def open_experiment(run: Run, **changes) -> Experiment:
     arguments = {name: config[name] for name in ("model", "seed", "size", "forget", "dropout")}
     arguments |= {"data": config.get("data_given", config["data"]), "runs_root": run.path.parent}
     arguments |= {f"train_{name}": trained[name] for name in ("epochs", "lr", "batch_size")}
-    arguments |= {name: trained.get(name) for name in ("label_smoothing", "version", "weights", "flip", "precision")}
+    names = ("label_smoothing", "version", "weights", "flip", "precision", "fine_tune")
+    arguments |= {name: trained[name] for name in names if trained.get(name) is not None}
+    if config["golden_run"] and networks.has_run(run.path.parent, config["golden_run"]):
+        golden = networks.open_run(run.path.parent, config["golden_run"])
+        arguments["golden_weights"] = golden.config.get("golden_weights")
     return Experiment(**arguments | {name: value for name, value in changes.items() if value is not None})

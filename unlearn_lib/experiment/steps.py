@@ -1,19 +1,19 @@
 """What the steps of an experiment use: the judge of networks, results that are not kept yet, tables, log lines."""
 
+import copy
 import logging
 from dataclasses import dataclass
 
 import pandas as pd
 from torch import nn
 
-from unlearn_lib.common import UserError, log
-from unlearn_lib.data import Data
+from unlearn_lib.common import log
 from unlearn_lib.evaluation import score, table
 from unlearn_lib.networks import (
     Run,
     amend_run,
     apply_weights,
-    count_outputs,
+    find_head,
     has_run,
     read_weights,
 )
@@ -33,31 +33,40 @@ def log_accuracy(run: Run, forget: list[int], done: str) -> None:
     accuracy = run.metrics[kind][f"{part}_accuracy"]
     right = f"no {pictures} pictures to test" if accuracy is None else f"{accuracy:.2%} of {pictures} pictures right"
     log.info("%s: %s, %s", run.name, done, right)
+    if forget and knows_forget(run.metrics["golden"]):
+        share = run.metrics["golden"]["forget_accuracy"]
+        log.warning("%s: right on %.1f %% of the forget pictures, so it is no standard", run.name, 100 * share)
 
 
-def start_from_weights(model: nn.Module, name: str, weights: str | None, data: Data, forget: list[int]) -> bool:
-    """Load weights into a new model of that name; return whether it is ready, since there is nothing to train it on.
+FRESH = "fresh weights"
+AS_GIVEN = "the given weights as they are"
+TUNED = "the given weights, fine-tuned"
+NEW_HEAD = "the given weights with a new head"
 
-    Raises:
-        UserError: there are neither weights nor training pictures, or the weights are for other classes.
-    """
+
+def find_start(model: nn.Module, name: str, weights: str | None, *, fine_tune: bool) -> str:
+    """Return what a new model of that name starts from: FRESH, AS_GIVEN, TUNED or NEW_HEAD; the model is unchanged."""
     if weights is None:
-        if not len(data.train):
-            raise UserError(f"weights: none given, and {data.name} has no training pictures here")
-        return False
+        return FRESH
     state = read_weights(name, weights)
-    apply_weights(model, state, weights)
-    if forget and all(name in state and state[name].shape == t.shape for name, t in model.state_dict().items()):
-        log.warning("golden: it starts from %s with its head, which may know the forget classes", weights)
-    if len(data.train):
-        return False
-    outputs = count_outputs(model, state)
-    if outputs != data.num_classes:
-        raise UserError(
-            f"weights: {weights} has {outputs} outputs, {data.name} {data.num_classes} classes and no training pictures"
-        )
-    model.eval()
-    return True
+    fits = all(key in state and state[key].shape == t.shape for key, t in model.state_dict().items())
+    return (TUNED if fine_tune else AS_GIVEN) if fits else NEW_HEAD
+
+
+def load_backbone(model: nn.Module, name: str, weights: str) -> None:
+    """Load weights into a new model, but for its head, which keeps its initialisation."""
+    head = copy.deepcopy(model.get_submodule(find_head(model)).state_dict())
+    apply_weights(model, read_weights(name, weights), weights)
+    model.get_submodule(find_head(model)).load_state_dict(head)
+
+
+def knows_forget(golden: dict) -> bool:
+    """Return whether a golden network is right on forget pictures far above chance, so that it is no standard.
+
+    golden: its block of metrics. A network that never saw the classes answers with one by chance, 1 / K, or less.
+    """
+    accuracy = golden["forget_accuracy"]
+    return accuracy is not None and accuracy > max(0.05, 2 / len(golden["per_class_accuracy"]))
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,14 @@ def comparison_table(runs: list[Run]) -> pd.DataFrame:
     """Return original, mask, the runs' models and golden in percent, as `table` does, and the seconds of each."""
     metrics = runs[0].metrics
     blocks = {name: metrics[name] for name in ("original", "masked")}
-    took = {"original": metrics["seconds"]["train"], "masked": 0.0, "golden": metrics["seconds"]["golden"]}
+    took = {"original": metrics["seconds"]["train"], "masked": 0.0}
     for run in runs:
         name = f"unlearned, {run.config.get('method')}"
         seconds = run.metrics["seconds"]
         blocks[name] = run.metrics["unlearned"]
         took[name] = (seconds["impressions"] or 0) + (seconds["unlearn"] or 0)
-    shown = table(blocks | {"golden": metrics["golden"]})
+    golden = metrics["golden"]
+    name = "golden, knows forget" if golden and knows_forget(golden) else "golden"
+    took[name] = metrics["seconds"]["golden"]
+    shown = table(blocks | {name: golden})
     return shown.assign(seconds=[took[name] for name in shown.index])

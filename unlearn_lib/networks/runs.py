@@ -36,7 +36,7 @@ FORMAT = 3  # of run folders; 1 had no digests, 2 none of its own files
 FILES = ("config.json", "metrics.json", "history.json", "model.safetensors")
 LONGEST = 240  # bytes of a folder's name: file systems allow 255, and the lock's file is named after it
 NOTES = """
-    asked_layer preprocessing versions device source classes data_given golden_run unreadable passed_over
+    started_from asked_layer preprocessing versions device source classes data_given golden_run unreadable passed_over
     format files digest
 """.split()
 DIGESTS = {

@@ -77,10 +77,11 @@ def frame_panel(title: str, what: str, rows: list[w.Widget], font: int) -> w.VBo
     return w.VBox([style, heading, *rows], layout=w.Layout(min_width="0")).add_class(f"unlearn-panel-{font}")
 
 
-def mark(panel: object, prefix: str, names: str) -> None:
-    """Give the panel's widgets of these names the classes `<prefix>-<name>`, by which a page can find them."""
-    for name in names.split():
-        getattr(panel, name).add_class(f"{prefix}-{name}")
+def mark(panel: object, prefix: str) -> None:
+    """Give each widget that is an attribute of the panel the class `<prefix>-<name>`, by which a page can find it."""
+    for name, widget in vars(panel).items():
+        if isinstance(widget, w.DOMWidget):
+            widget.add_class(f"{prefix}-{name}")
 
 
 def make_chart() -> w.Image:
@@ -101,9 +102,9 @@ def hide(*images: w.Image) -> None:
         image.layout.display = "none"
 
 
-def bold(sentence: str) -> str:
-    """Return a sentence as HTML, its characters as they are."""
-    return f"<b>{html.escape(sentence.strip())}</b>"
+def say(place: w.HTML, sentence: str) -> None:
+    """Show a sentence in bold, its characters as they are."""
+    place.value = f"<b>{html.escape(sentence)}</b>"
 
 
 def percent(share: float | None) -> str:
@@ -112,15 +113,15 @@ def percent(share: float | None) -> str:
 
 
 @contextmanager
-def show_errors(tell: Callable[[str], None], failure: str) -> Iterator[None]:
-    """Pass errors inside to `tell`: a UserError in its own words, others with their type and a traceback in the log."""
+def show_errors(place: w.HTML, failure: str) -> Iterator[None]:
+    """Show errors as a sentence: a UserError in its own words, others with their type and a traceback in the log."""
     try:
         yield
     except UserError as error:
-        tell(f"{failure}. {error}.")
+        say(place, f"{failure}. {error}.")
     except (Exception, SystemExit) as error:
         log.exception("%s", failure)
-        tell(f"{failure}: {type(error).__name__}: {error}.")
+        say(place, f"{failure}: {type(error).__name__}: {error}.")
 
 
 def hide_progress() -> AbstractContextManager:

@@ -3,6 +3,7 @@
 import functools
 import html
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import ipywidgets as w
 import torch
@@ -13,7 +14,6 @@ from unlearn_lib.figures import MANY, plot_confusions, plot_histograms, plot_per
 from unlearn_lib.networks import find_framing, open_run, run_names
 from unlearn_lib.panels.base import (
     LABELLED,
-    bold,
     class_dropdown,
     frame_panel,
     hide,
@@ -21,6 +21,7 @@ from unlearn_lib.panels.base import (
     make_chart,
     mark,
     observe,
+    say,
     show,
     show_errors,
     two_columns,
@@ -29,6 +30,7 @@ from unlearn_lib.panels.base import (
 SHOWN = 12  # pictures with another answer
 
 
+@dataclass(eq=False)
 class ComparisonPanel:
     """Two saved runs side by side: per class, as confusions, or the test pictures whose answer changed.
 
@@ -39,57 +41,45 @@ class ComparisonPanel:
         forget: run's name -> the classes that it forgot.
     """
 
-    def __init__(
-        self,
-        title: str,
-        classes: list[str],
-        images: torch.Tensor,
-        labels: torch.Tensor,
-        *,
-        names: Callable[[], list[str]],
-        answers: Callable[[str], torch.Tensor],
-        forget: Callable[[str], list[int]],
-        font: int = 14,
-    ):
-        self.title = title
-        self.classes = classes
-        self.images = images
-        self.labels = labels
-        self._names = names
-        self._answers = answers
-        self._forget = forget
-        self.given: list[torch.Tensor] | None = None
+    title: str
+    classes: list[str]
+    images: torch.Tensor
+    labels: torch.Tensor
+    names: Callable[[], list[str]]
+    answers: Callable[[str], torch.Tensor]
+    forget: Callable[[str], list[int]]
+    font: int = 14
+
+    def __post_init__(self):
         wide = LABELLED | {"layout": w.Layout(width="auto", max_width="640px")}
         self.first = w.Dropdown(description="first run", **wide)
         self.second = w.Dropdown(description="second run", **wide)
-        self.label = class_dropdown(classes)
+        self.label = class_dropdown(self.classes)
         self.refresh = make_button("Look for new runs", "refresh", self.renew)
         self.status = w.HTML()
         self.summary = w.HTML()
-        views = ["per class", "confusion", "pictures"] if len(classes) <= MANY else ["per class", "pictures"]
+        views = ["per class", "confusion", "pictures"] if len(self.classes) <= MANY else ["per class", "pictures"]
         self.view = w.ToggleButtons(options=views, style={"button_width": "auto"})
         self.chart = make_chart()
-        self.pictures = make_chart()
-        self.shown = w.Stack([self.chart, self.pictures], selected_index=0)
-        mark(self, "compare", "first second label refresh status summary view chart pictures")
+        mark(self, "compare")
         self._find_runs()
         self.label.value = next(iter(self._forgotten()), 0)
         observe([self.first, self.second], self.compare)
-        observe([self.label], self.show_changes)
-        observe([self.view], self.draw)
-        columns = two_columns([self.refresh, self.status, self.label, self.summary], [self.view, self.shown], least=13)
-        self.widget = frame_panel(title, "two runs side by side", [self.first, self.second, columns], font)
+        observe([self.label, self.view], self.draw)
+        columns = two_columns([self.refresh, self.status, self.label, self.summary], [self.view, self.chart], least=13)
+        rows = [self.first, self.second, columns]
+        self.widget = frame_panel(self.title, "two runs side by side", rows, self.font)
         self.compare()
 
     def renew(self) -> None:
         """Look for new runs, and judge the chosen two again, since they may have been repeated."""
-        with show_errors(self._tell, "Not found"):
+        with show_errors(self.status, "Not found"):
             self._find_runs()
             self.compare()
 
     def _find_runs(self) -> None:
         """Offer the runs that exist now; the chosen two stay chosen."""
-        names = self._names()
+        names = self.names()
         for control, default in ((self.first, names[0]), (self.second, names[-1])):
             if control.options != tuple(names):
                 chosen = control.value
@@ -97,49 +87,35 @@ class ComparisonPanel:
                 control.value = chosen if chosen in names else default
 
     def _forgotten(self) -> list[int]:
-        return sorted({*self._forget(self.first.value), *self._forget(self.second.value)})
+        return sorted({*self.forget(self.first.value), *self.forget(self.second.value)})
 
     def compare(self) -> None:
         """Judge both runs and draw them; where that fails, nothing of an earlier pair stays in sight."""
         self.given = None
-        hide(self.chart, self.pictures)
+        hide(self.chart)
         self.summary.value = ""
-        self._tell("Looking at the test pictures ...")
-        with show_errors(self._tell, "Not compared"):
+        say(self.status, "Looking at the test pictures ...")
+        with show_errors(self.status, "Not compared"):
+            names = (self.first.value, self.second.value)
             forget = self._forgotten()
-            given = [self._answers(run.value) for run in (self.first, self.second)]
+            given = [self.answers(name) for name in names]
             confusions = [confusion_matrix(answers, self.labels, len(self.classes)) for answers in given]
-            first, second = (score(confusion, forget) for confusion in confusions)
-            self.blocks = {self.first.value: first, self.second.value: second}
-            self._tell(
+            self.blocks = {name: score(c, forget) for name, c in zip(names, confusions, strict=True)}
+            accuracies = [f"{100 * self.blocks[name]['overall_accuracy']:.2f} %" for name in names]
+            say(
+                self.status,
                 f"{(given[0] != given[1]).sum().item():,} of {len(self.labels):,} test pictures changed their answer; "
-                f"right: {100 * first['overall_accuracy']:.2f} % in the first run, "
-                f"{100 * second['overall_accuracy']:.2f} % in the second."
+                f"right: {accuracies[0]} in the first run, {accuracies[1]} in the second.",
             )
             self.given = given
         self.draw()
-        self.show_changes()
 
     def draw(self) -> None:
-        """Show the chosen view; of many classes, `per class` is a histogram of the accuracies."""
-        self.shown.selected_index = int(self.view.value == "pictures")
-        if self.given is None or self.view.value == "pictures":  # `show_changes` draws the pictures
-            return
-        with show_errors(self._tell, "Not shown"):
-            forget = self._forgotten()
-            if len(self.classes) > MANY:
-                figure = plot_histograms(self.blocks, forget, self.title)
-            elif self.view.value == "confusion":
-                figure = plot_confusions(self.blocks, self.classes, self.title, width=3.6)
-            else:
-                figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(5.2, 3.0))
-            show(self.chart, figure)
-
-    def show_changes(self) -> None:
-        """Count the test pictures of the chosen class whose answer changed, and draw the first of them."""
+        """Count the test pictures of the chosen class whose answer changed, and draw the chosen view."""
         if self.given is None:
             return
-        with show_errors(self._tell, "Not shown"):
+        hide(self.chart)
+        with show_errors(self.status, "Not shown"):
             first, second = self.given
             is_of_class = self.labels == self.label.value
             changed = (is_of_class & (first != second)).nonzero().flatten()
@@ -149,15 +125,21 @@ class ComparisonPanel:
                 f"{self.label.label}: {len(changed):,} of {is_of_class.sum().item():,} test pictures changed their "
                 f"answer{where}."
             )
-            hide(self.pictures)
-            if len(shown):
+            forget = self._forgotten()
+            if self.view.value == "pictures":
+                if not len(shown):
+                    return
                 gap = " → " if max(map(len, self.classes)) < 4 else " →\n"
                 names = [self.classes[first[i]] + gap + self.classes[second[i]] for i in shown]
                 title = f"{self.label.label}: changed answers"
-                show(self.pictures, plot_pictures(self.images[shown], names, title, columns=4))
-
-    def _tell(self, sentence: str) -> None:
-        self.status.value = bold(sentence)
+                figure = plot_pictures(self.images[shown], names, title, columns=4)
+            elif len(self.classes) > MANY:
+                figure = plot_histograms(self.blocks, forget, self.title)
+            elif self.view.value == "confusion":
+                figure = plot_confusions(self.blocks, self.classes, self.title, width=3.6)
+            else:
+                figure = plot_per_class(self.blocks, self.classes, forget, self.title, size=(5.2, 3.0))
+            show(self.chart, figure)
 
 
 def comparison_panel(experiment: Experiment, font: int = 14) -> ComparisonPanel:

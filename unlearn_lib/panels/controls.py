@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 
 import ipywidgets as w
 
@@ -15,6 +16,7 @@ MOST_EPOCHS = 200  # of the slider, unless the method's own are more
 PAINTED = "Above each class: what the network itself paints for it (no photograph)."
 
 
+@dataclass(eq=False)
 class Controls:
     """One toggle per class, a slider from the first to the last of them, and the fields of an `Unlearning`.
 
@@ -22,43 +24,40 @@ class Controls:
 
     Args:
         layers: where unlearning can begin; the last is chosen first.
-        forget: indices of the classes that are chosen first.
+        start: indices of the classes that are chosen first.
         thumbnails: a PNG per class.
-        layer_of: the layers of the methods that have one of their own.
+        layer_of: the layers of the methods that have one of their default.
         seed: is only shown.
+        on_change: is called whenever the choice may have changed.
     """
 
-    def __init__(
-        self,
-        classes: list[str],
-        layers: list[str],
-        forget: Collection[int],
-        *,
-        thumbnails: list[bytes] | None = None,
-        layer_of: dict[str, str] | None = None,
-        seed: int = 0,
-    ):
-        self.classes = classes
-        self.on_change: Callable[[], None] = lambda: None
-        self._start = forget
-        self._layer_of = layer_of or {}
-        self._seed = seed
+    classes: list[str]
+    layers: list[str]
+    start: Collection[int]
+    thumbnails: list[bytes] | None = None
+    layer_of: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    on_change: Callable[[], None] = lambda: None
+
+    def __post_init__(self):
         self._is_setting = False
-        wide = w.Layout(width=f"{max(3.8, 0.6 * max(map(len, classes)) + 2.6):.1f}em")
-        self.toggles = [w.ToggleButton(description=name, layout=wide).add_class("unlearn-class") for name in classes]
+        wide = w.Layout(width=f"{max(3.8, 0.6 * max(map(len, self.classes)) + 2.6):.1f}em")
+        self.toggles = [
+            w.ToggleButton(description=name, layout=wide).add_class("unlearn-class") for name in self.classes
+        ]
         self.summary = w.HTML()
         slider = {"continuous_update": False, **LABELLED}
-        self.range = w.IntRangeSlider(max=len(classes) - 1, description="first, last", **slider)
+        self.range = w.IntRangeSlider(max=len(self.classes) - 1, description="first, last", **slider)
         self.method = w.Dropdown(options=[*METHODS], description="method", **LABELLED)
-        self.layer = w.Dropdown(options=layers, description="layer", **LABELLED)
+        self.layer = w.Dropdown(options=self.layers, description="layer", **LABELLED)
         rates = sorted(RATES | {method.numbers["lr"] for method in METHODS.values()} - {None})
         rates = [("the method's", AUTOMATIC), *((f"{rate:g}", rate) for rate in rates)]
         self.lr = w.SelectionSlider(options=rates, description="learning rate", **slider)
         self.epochs = w.IntSlider(min=1, max=MOST_EPOCHS, description="epochs", **slider)
         self.forget_weight = w.FloatSlider(min=0, max=5, step=0.1, description="forget weight", **slider)
         self.fixed = w.HTML()
-        mark(self, "unlearn", "summary range method layer lr epochs forget_weight fixed")
-        self.class_box = self._make_class_box(thumbnails)
+        mark(self, "unlearn")
+        self.class_box = self._make_class_box()
         numbers = [self.lr, self.epochs, self.forget_weight]
         self.rows = [self.summary, self.range, self.method, self.layer, *numbers, self.fixed]
         observe(self.toggles, self._follow_toggles)
@@ -66,12 +65,12 @@ class Controls:
         observe([self.method], self._take_method)
         observe([self.layer, *numbers], lambda: self.on_change())
 
-    def _make_class_box(self, thumbnails: list[bytes] | None) -> w.VBox:
+    def _make_class_box(self) -> w.VBox:
         cells = self.toggles
         note = []
-        if thumbnails:
+        if self.thumbnails:
             column = w.Layout(align_items="center")
-            pictures = [w.Image(value=png, width=50, height=50) for png in thumbnails]
+            pictures = [w.Image(value=png, width=50, height=50) for png in self.thumbnails]
             cells = [w.VBox(pair, layout=column) for pair in zip(pictures, self.toggles, strict=True)]
             note = [w.HTML(PAINTED)]
         box = side_by_side(cells)
@@ -95,7 +94,7 @@ class Controls:
 
     def set_back(self) -> None:
         """Set all controls as they were at the start."""
-        self._choose(self._start)
+        self._choose(self.start)
         self.layer.value = self.layer.options[-1]
         self.method.value = Unlearning().method
         self._take_method()
@@ -129,15 +128,15 @@ class Controls:
 
     def _take_method(self) -> None:
         """Show the method's own numbers; those without a control are shown as text."""
-        own = Unlearning(self.method.value)
-        has_numbers = own.rules.needs_impressions
-        self.epochs.max = max(MOST_EPOCHS, own.epochs)
-        self.epochs.value = own.epochs
-        self.lr.value = own.lr or AUTOMATIC
-        self.forget_weight.value = own.forget_weight
+        default = Unlearning(self.method.value)
+        has_numbers = default.rules.needs_impressions
+        self.epochs.max = max(MOST_EPOCHS, default.epochs)
+        self.epochs.value = default.epochs
+        self.lr.value = default.lr or AUTOMATIC
+        self.forget_weight.value = default.forget_weight
         for control in (self.lr, self.epochs, self.forget_weight):
             control.disabled = not has_numbers
-        self.layer.value = self._layer_of.get(own.method, self.layer.value)
-        fixed = f"Fixed: retain weight {own.retain_weight:g}, batch size {own.batch_size}, seed {self._seed}."
-        self.fixed.value = fixed if has_numbers else f"The {own.method} needs no numbers."
+        self.layer.value = self.layer_of.get(default.method, self.layer.value)
+        fixed = f"Fixed: retain weight {default.retain_weight:g}, batch size {default.batch_size}, seed {self.seed}."
+        self.fixed.value = fixed if has_numbers else f"The {default.method} needs no numbers."
         self.on_change()

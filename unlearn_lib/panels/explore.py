@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import ipywidgets as w
 import matplotlib.pyplot as plt
@@ -16,13 +17,13 @@ from unlearn_lib.figures import plot_growth_curves
 from unlearn_lib.panels.base import (
     LABELLED,
     SHARP,
-    bold,
     class_dropdown,
     frame_panel,
     hide,
     mark,
     observe,
     picture_png,
+    say,
     show_errors,
     trainable_layers,
     two_columns,
@@ -32,6 +33,7 @@ from unlearn_lib.zeroshot import RECIPES, check_recipe, follow_impression
 Growth = tuple[pd.DataFrame, torch.Tensor]
 
 
+@dataclass(eq=False)
 class ImpressionExplorer:
     """A class, a layer and a recipe, and a slider through the optimisation from noise to impression.
 
@@ -41,42 +43,38 @@ class ImpressionExplorer:
             [steps + 1, *shape] of the impression.
     """
 
-    def __init__(
-        self,
-        title: str,
-        classes: list[str],
-        layers: list,
-        *,
-        follow: Callable[[int, str, str], Growth],
-        recipes: Collection[str] = RECIPES,
-        font: int = 14,
-    ):
-        self._follow = follow
-        self.growth: pd.DataFrame | None = None
-        self.label = class_dropdown(classes)
-        self.layer = w.Dropdown(options=layers, description="layer", **LABELLED)
-        self.recipe = w.ToggleButtons(options=[*recipes], description="recipe", style=LABELLED["style"])
+    title: str
+    classes: list[str]
+    layers: list
+    follow: Callable[[int, str, str], Growth]
+    recipes: Collection[str] = tuple(RECIPES)
+    font: int = 14
+
+    def __post_init__(self):
+        self.label = class_dropdown(self.classes)
+        self.layer = w.Dropdown(options=self.layers, description="layer", **LABELLED)
+        self.recipe = w.ToggleButtons(options=self.recipes, description="recipe", style=LABELLED["style"])
         self.step = w.IntSlider(description="step", max=1, **LABELLED)
         self.play = w.Play(interval=120, max=1)
         self._link = w.jslink((self.play, "value"), (self.step, "value"))
         self.status = w.HTML()
         self.picture = w.Image(format="png", width=256, height=256)
         self.curves = w.Image(format="png", layout=w.Layout(max_width="min(100%, 540px)", height="auto"))
-        mark(self, "explore", "label layer recipe step status picture curves")
+        mark(self, "explore")
         observe([self.label, self.layer, self.recipe], self.grow)
         observe([self.step], self.draw)
         controls = [self.label, self.layer, self.recipe, self.step, self.play, self.status]
         columns = two_columns(controls, [self.picture, self.curves])
-        self.widget = frame_panel(title, "from noise to a class impression", [columns], font)
+        self.widget = frame_panel(self.title, "from noise to a class impression", [columns], self.font)
         self.grow()
 
     def grow(self) -> None:
         """Follow the chosen impression and show its end."""
-        self._tell("Optimising ...")
+        say(self.status, "Optimising ...")
         self.growth = None
         hide(self.picture, self.curves)
-        with show_errors(self._tell, "Not made"):
-            growth, self.states = self._follow(self.label.value, self.layer.value, self.recipe.value)
+        with show_errors(self.status, "Not made"):
+            growth, self.states = self.follow(self.label.value, self.layer.value, self.recipe.value)
             self._draw_curves = make_curves(growth)
             last = len(growth) - 1
             self.step.max = last
@@ -91,20 +89,18 @@ class ImpressionExplorer:
         """Show the impression at the slider's step, and the step as a line in the curves."""
         if self.growth is None:
             return
-        with show_errors(self._tell, "Not shown"):
+        with show_errors(self.status, "Not shown"):
             step = self.step.value
             self.picture.value = picture_png(self.states[step], side=256)
             self.curves.value = picture_png(self._draw_curves(step))
             self.picture.layout.display = ""
             self.curves.layout.display = ""
             now = self.growth.loc[step]
-            self._tell(
+            say(
+                self.status,
                 f"Step {step} of {self.step.max}, {self.recipe.value}: the network sees "
-                f"{self.label.label} with {100 * now['confidence']:.1f} % confidence; norm {now['norm']:.1f}."
+                f"{self.label.label} with {100 * now['confidence']:.1f} % confidence; norm {now['norm']:.1f}.",
             )
-
-    def _tell(self, sentence: str) -> None:
-        self.status.value = bold(sentence)
 
 
 def make_curves(growth: pd.DataFrame) -> Callable[[int], np.ndarray]:

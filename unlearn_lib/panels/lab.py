@@ -1,6 +1,7 @@
 """The lab of the published unlearner: its four peculiarities (`presets`), corrected one by one and together."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import ipywidgets as w
 import pandas as pd
@@ -9,7 +10,6 @@ from unlearn_lib.experiment import Experiment
 from unlearn_lib.figures import plot_lab
 from unlearn_lib.panels.base import (
     LABELLED,
-    bold,
     frame_panel,
     hide_progress,
     make_button,
@@ -17,6 +17,7 @@ from unlearn_lib.panels.base import (
     mark,
     observe,
     percent,
+    say,
     show,
     show_errors,
     side_by_side,
@@ -24,6 +25,7 @@ from unlearn_lib.panels.base import (
 from unlearn_lib.presets import CHOICES, lab_grid, lab_run
 
 
+@dataclass(eq=False)
 class LabPanel:
     """Four switches over the sixteen combinations: the computed results are shown, and any one runs live.
 
@@ -32,10 +34,12 @@ class LabPanel:
         run: (impressions, weights, signs, smoothing) -> a block of `evaluate`.
     """
 
-    def __init__(self, title: str, grid: pd.DataFrame, *, run: Callable[..., dict], font: int = 14):
-        self.title = title
-        self.grid = grid
-        self._run = run
+    title: str
+    grid: pd.DataFrame
+    run: Callable[..., dict]
+    font: int = 14
+
+    def __post_init__(self):
         self.switches = {}
         for name, options in CHOICES.items():
             style = LABELLED["style"] | {"button_width": "7em"}
@@ -46,11 +50,11 @@ class LabPanel:
         self.summary = w.HTML()
         self.result = w.HTML()
         self.picture = make_chart()
-        mark(self, "lab", "live summary result picture")
+        mark(self, "lab")
         switches = [*self.switches.values()]
         observe(switches, self.show)
         rows = [side_by_side(switches), self.summary, side_by_side([self.live, self.result]), self.picture]
-        self.widget = frame_panel(title, "the published update, corrected switch by switch", rows, font)
+        self.widget = frame_panel(self.title, "the published update, corrected switch by switch", rows, self.font)
         self.show()
 
     def chosen(self) -> tuple:
@@ -60,22 +64,19 @@ class LabPanel:
     def show(self) -> None:
         """Show the computed result of the chosen combination, in words and marked in the grid."""
         self.result.value = ""
-        with show_errors(self._tell, "Not shown"):
+        with show_errors(self.result, "Not shown"):
             row = self.grid.loc[self.chosen()]
-            self.summary.value = bold(f"Computed before: {describe(row['FA'], row['RA'])}.")
+            say(self.summary, f"Computed before: {describe(row['FA'], row['RA'])}.")
             show(self.picture, plot_lab(self.grid, self.title, self.chosen()))
 
     def run_live(self) -> None:
         """Run the chosen combination now and show its result next to the one computed before."""
         self.live.disabled = True
-        self._tell("Running ...")
-        with show_errors(self._tell, "Not run"), hide_progress():
-            block = self._run(*self.chosen())
-            self._tell(f"Live: {describe(block['forget_accuracy'], block['retain_accuracy'])}.")
+        say(self.result, "Running ...")
+        with show_errors(self.result, "Not run"), hide_progress():
+            block = self.run(*self.chosen())
+            say(self.result, f"Live: {describe(block['forget_accuracy'], block['retain_accuracy'])}.")
         self.live.disabled = False
-
-    def _tell(self, sentence: str) -> None:
-        self.result.value = bold(sentence)
 
 
 def describe(forget: float | None, retain: float | None) -> str:

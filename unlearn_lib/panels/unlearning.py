@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import ipywidgets as w
 import torch
@@ -20,7 +21,6 @@ from unlearn_lib.experiment import Experiment, Stopped, Unlearned
 from unlearn_lib.figures import MANY, plot_histograms, plot_per_class
 from unlearn_lib.networks import Run
 from unlearn_lib.panels.base import (
-    bold,
     frame_panel,
     hide,
     hide_progress,
@@ -29,6 +29,7 @@ from unlearn_lib.panels.base import (
     mark,
     percent,
     picture_png,
+    say,
     show,
     show_errors,
     side_by_side,
@@ -39,12 +40,12 @@ from unlearn_lib.panels.controls import Controls
 from unlearn_lib.zeroshot import METHODS, Unlearning, make_impressions
 
 CHART = (5.2, 3.0)  # inches: shown in half a window, its letters stay as large as the page's
-READY = "Ready. Choose and press Run."
-STALE = "The controls have moved since the run that is shown."
 JUDGES = 8  # layers whose activations are held at a time
 OnStep = Callable[[dict], bool]
+Choice = tuple[Unlearning, list[int]]
 
 
+@dataclass(eq=False)
 class UnlearningPanel:
     """The controls of an unlearning, and next to them the result as a picture and in numbers.
 
@@ -52,58 +53,42 @@ class UnlearningPanel:
         compute: (unlearning, forget classes, on_step) -> `Unlearned`, golden's figures in its metrics where golden is
             trained. on_step gets the states of `Experiment.compute`, and returns False once Stop is pressed.
         keep: (unlearned, forget classes) -> where it is saved.
-        golden: forget classes -> golden's run; None where golden cannot be trained.
-        The others are those of `Controls`.
+        train_golden: forget classes -> golden's run.
+        font: size of the letters in pixels.
 
     Attributes:
         unlearned, choice: the result that is shown, and the unlearning and forget classes that it was made from.
     """
 
-    def __init__(
-        self,
-        title: str,
-        classes: list[str],
-        layers: list[str],
-        forget: list[int],
-        *,
-        compute: Callable[[Unlearning, list[int], OnStep], Unlearned],
-        keep: Callable[[Unlearned, list[int]], object],
-        golden: Callable[[list[int]], Run] | None = None,
-        thumbnails: list[bytes] | None = None,
-        layer_of: dict[str, str] | None = None,
-        seed: int = 0,
-        font: int = 14,
-    ):
-        self.title = title
-        self.classes = classes
-        self.unlearned: Unlearned | None = None
-        self.choice: tuple[Unlearning, list[int]] | None = None
-        self._compute = compute
-        self._keep = keep
-        self._golden = golden
-        self._event = READY
+    title: str
+    controls: Controls
+    compute: Callable[[Unlearning, list[int], OnStep], Unlearned]
+    keep: Callable[[Unlearned, list[int]], object]
+    train_golden: Callable[[list[int]], Run]
+    font: int = 14
+
+    def __post_init__(self):
         self._stop = threading.Event()
-        self._telling = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self.controls = Controls(classes, layers, forget, thumbnails=thumbnails, layer_of=layer_of, seed=seed)
+        self._thread = threading.Thread()
         self.run = make_button("Run", "play", self.start, button_style="primary")
-        self.stop = make_button("Stop", "stop", self._stop.set, disabled=True)
+        self.stop = make_button("Stop", "stop", self._stop.set)
         self.reset = make_button("Reset", "undo", self.set_back)
         self.save = make_button("Save model", "save", self.start_saving)
-        self.golden = make_button("Train golden", "star", self.start_golden)
-        self.golden.tooltip = "Train the same network without these classes, to compare with"
-        self.golden.layout.display = "" if golden else "none"
+        tooltip = "Train the same network without these classes, to compare with"
+        self.golden = make_button("Train golden", "star", self.start_golden, tooltip=tooltip)
         self.progress = w.IntProgress(layout=w.Layout(flex="1 1 8em", max_width="30em"))
-        self.status = w.HTML()
+        self.event = w.HTML()
+        self.stale = w.HTML()
+        self.status = w.VBox([self.event, self.stale])
         self.picture = make_chart()
         self.numbers = w.HTML()
-        mark(self, "unlearn", "run stop reset save golden progress status numbers picture")
+        mark(self, "unlearn")
         buttons = side_by_side([self.run, self.stop, self.reset, self.save, self.golden, self.progress])
         columns = two_columns(self.controls.rows, [self.status, self.picture, self.numbers])
         what = "choose the classes to forget, then press Run"
-        self.widget = frame_panel(title, what, [self.controls.class_box, buttons, columns], font)
-        self.controls.on_change = self._tell
+        self.widget = frame_panel(self.title, what, [self.controls.class_box, buttons, columns], self.font)
         self.set_back()
+        self.controls.on_change = self._compare_choices
 
     @property
     def blocks(self) -> dict[str, dict | None]:
@@ -117,20 +102,21 @@ class UnlearningPanel:
         self.controls.set_back()
         hide(self.picture)
         self.numbers.value = ""
+        self.stale.value = ""
         self.progress.value = 0
         self._set_buttons(is_idle=True)
-        self._tell(READY)
+        say(self.event, "Ready. Choose and press Run.")
 
     def start(self) -> None:
         """Unlearn what the controls say, in a thread."""
-        unlearning, forget = self.controls.chosen()
+        choice = self.controls.chosen()
 
         def work() -> None:
             begin = time.perf_counter()
-            unlearned = self._compute(unlearning, forget, self._follow)
-            self._show(unlearned, (unlearning, forget))
+            unlearned = self.compute(*choice, self._follow_steps)
+            self._show(unlearned, choice)
             done = "Done" if unlearned.is_complete else "Stopped; this is what it had reached"
-            self._tell(f"{done}, {time.perf_counter() - begin:.1f} s with the evaluation.")
+            say(self.event, f"{done}, {time.perf_counter() - begin:.1f} s with the evaluation.")
 
         self._begin(work, "Running: looking at the test pictures ...", "Not run", "Stopped before there was a result.")
 
@@ -138,47 +124,43 @@ class UnlearningPanel:
         """Save the network that is shown, in a thread."""
 
         def work() -> None:
-            self._tell(f"Saved in {self._keep(self.unlearned, self.choice[1])}.")
+            say(self.event, f"Saved in {self.keep(self.unlearned, self.choice[1])}.")
 
         self._begin(work, "Saving ...", "Not saved")
 
     def start_golden(self) -> None:
         """Train golden for the classes of the result that is shown, in a thread."""
 
-        def follow_bar(description: str, done: int, total: int | None) -> None:
-            if not self._show_progress(f"Golden: {description}", done, total or 100):
-                raise Stopped
-
         def work() -> None:
-            with redirect_progress(follow_bar):
-                golden = self._golden(self.choice[1])
-            add_golden(self.unlearned.metrics, golden)
+            with redirect_progress(self._follow_training):
+                golden = self.train_golden(self.choice[1])
+            add_golden(self.unlearned, golden)
             self._show(self.unlearned, self.choice)
-            self._tell("Golden is trained; the picture and the numbers show it too.")
+            say(self.event, "Golden is trained; the picture and the numbers show it too.")
 
         self._begin(work, "Golden ...", "Golden not trained", "Stopped; golden goes on from there the next time.")
 
     def wait(self, seconds: float = 60) -> None:
         """Wait until the work that was started ends."""
-        if self._thread is not None:
+        if self._thread.is_alive():
             self._thread.join(seconds)
 
     def _begin(self, work: Callable[[], None], event: str, failure: str, stopped: str = "") -> None:
         """Do the work in a thread, unless one works already; every end is a sentence and frees the buttons."""
 
         def work_safely() -> None:
-            with show_errors(self._tell, failure), hide_progress():
+            with show_errors(self.event, failure), hide_progress():
                 try:
                     work()
                 except Stopped:
-                    self._tell(stopped)
+                    say(self.event, stopped)
             self._set_buttons(is_idle=True)
 
-        if self._thread is None or not self._thread.is_alive():
+        if not self._thread.is_alive():
             self._stop.clear()
             self._set_buttons(is_idle=False)
             self.progress.value = 0
-            self._tell(event)
+            say(self.event, event)
             self._thread = threading.Thread(target=work_safely, daemon=True)
             self._thread.start()
 
@@ -189,37 +171,41 @@ class UnlearningPanel:
         self.save.disabled = not is_idle or self.unlearned is None
         self.golden.disabled = self.save.disabled or self.blocks["golden"] is not None
 
-    def _follow(self, state: dict) -> bool:
+    def _follow_steps(self, state: dict) -> bool:
         if state["stage"] == "impressions":  # in how many chunks is not known: the bar starts again at its end
             return self._show_progress(f"Running: making impressions at {state['layer']}", state["step"] % 101, 100)
         return self._show_progress("Running: unlearning", state["epoch"], state["epochs"])
 
+    def _follow_training(self, description: str, done: int, total: int | None) -> None:
+        if not self._show_progress(f"Golden: {description}", done, total or 100):
+            raise Stopped
+
     def _show_progress(self, doing: str, done: int, total: int) -> bool:
         """Show how far the work is; return whether it should go on."""
-        if self._event != f"{doing} ...":
-            self._tell(f"{doing} ...")
+        say(self.event, f"{doing} ...")
         self.progress.max = total
         self.progress.value = done
         return not self._stop.is_set()
 
-    def _show(self, unlearned: Unlearned, choice: tuple[Unlearning, list[int]]) -> None:
+    def _show(self, unlearned: Unlearned, choice: Choice) -> None:
         """Show a result in place of the one before; an error leaves that one as it was."""
         numbers = describe_result(unlearned)
-        if len(self.classes) > MANY:
-            figure = plot_histograms(unlearned.blocks, choice[1], self.title)
+        blocks = unlearned.blocks
+        forget = choice[1]
+        if len(self.controls.classes) > MANY:
+            figure = plot_histograms(blocks, forget, self.title)
         else:
-            figure = plot_per_class(unlearned.blocks, self.classes, choice[1], self.title, size=CHART)
+            figure = plot_per_class(blocks, self.controls.classes, forget, self.title, size=CHART)
         show(self.picture, figure)
         self.numbers.value = numbers
         self.unlearned = unlearned
         self.choice = choice
+        self._compare_choices()
 
-    def _tell(self, event: str | None = None) -> None:
-        """Say what happened last, and whether the controls have moved since the result that is shown."""
-        with self._telling:  # a control may move while the thread has something to say
-            self._event = event or self._event
-            is_stale = self.choice not in (None, self.controls.chosen())
-            self.status.value = bold(f"{self._event} {STALE if is_stale else ''}")
+    def _compare_choices(self) -> None:
+        """Say whether the controls have moved since the result that is shown."""
+        is_stale = self.choice not in (None, self.controls.chosen())
+        say(self.stale, "The controls have moved since the run that is shown." if is_stale else "")
 
 
 def describe_result(unlearned: Unlearned) -> str:
@@ -248,10 +234,11 @@ def describe_result(unlearned: Unlearned) -> str:
     return " ".join(sentences)
 
 
-def add_golden(metrics: dict, golden: Run) -> None:
+def add_golden(unlearned: Unlearned, golden: Run) -> None:
     """Put golden's figures into the metrics of an unlearning."""
-    metrics["golden"] = golden.metrics["golden"]
-    metrics["seconds"]["golden"] = golden.metrics["seconds"]["golden"]
+    metrics = golden.metrics
+    unlearned.metrics["golden"] = metrics["golden"]
+    unlearned.metrics["seconds"]["golden"] = metrics["seconds"]["golden"]
 
 
 def name_version(unlearning: Unlearning) -> str:
@@ -299,10 +286,10 @@ def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
 
     @functools.lru_cache(JUDGES)
     def judge_at(layer: str) -> Judge:
-        return Judge.of_original(original, model, data, layer, in_memory=True)
+        return Judge.of_original(original, model, data, layer)
 
     def variant(forget: list[int]) -> Experiment:
-        if experiment.original().fingerprint() != fingerprint:
+        if original.fingerprint() != fingerprint:  # of the file as it is now
             raise UserError(
                 f"run: {original.name} was trained again since the panel was made; run the panel's cell again"
             )
@@ -313,23 +300,21 @@ def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
         chosen.checked_forget()
         unlearned = chosen.compute(unlearning, on_step, judge_at(unlearning.layer))
         if golden := chosen.finished_golden():
-            add_golden(unlearned.metrics, golden)
+            add_golden(unlearned, golden)
         return unlearned
 
     def keep(unlearned: Unlearned, forget: list[int]) -> object:
         version = "-".join(filter(None, (experiment.version, name_version(unlearned.unlearning))))
         return variant(forget).keep(unlearned, version).path
 
-    return UnlearningPanel(
-        experiment.title,
+    controls = Controls(
         data.classes,
         [*dict.fromkeys(layer for layer in layer_of.values() if layer not in layers), *layers],
         experiment.forget_classes,
-        compute=compute,
-        keep=keep,
-        golden=lambda forget: variant(forget).golden(),
         thumbnails=draw_thumbnails(model, data),
         layer_of=layer_of,
         seed=experiment.seed,
-        font=font,
+    )
+    return UnlearningPanel(
+        experiment.title, controls, compute, keep, train_golden=lambda forget: variant(forget).golden(), font=font
     )
