@@ -105,6 +105,15 @@ def check_answers(logits: torch.Tensor, data: Data) -> torch.Tensor:
     return logits
 
 
+def knows_forget(golden: dict) -> bool:
+    """Return whether a golden network is right on forget pictures far above chance, so that it is no standard.
+
+    golden: its block of `evaluate`. A network that never saw the classes answers with one by chance, 1 / K, or less.
+    """
+    accuracy = golden["forget_accuracy"]
+    return accuracy is not None and accuracy > max(0.05, 2 / len(golden["per_class_accuracy"]))
+
+
 def table(metrics: dict[str, dict | None], classes: list[str] | None = None) -> pd.DataFrame:
     """Return models side by side, in percent: overall, forget and retain accuracy, with `classes` every class too.
 

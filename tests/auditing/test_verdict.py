@@ -28,6 +28,7 @@ from unlearn_lib import (
 from unlearn_lib.__main__ import main
 from unlearn_lib.auditing import golden_band
 from unlearn_lib.auditing.verdict import ROWS
+from unlearn_lib.networks import amend_run
 
 FORGET = [1, 3]
 MODELS = ("original", "masked", "unlearned", "golden")
@@ -169,6 +170,20 @@ def test_golden_is_left_out_of_the_bands_of_what_compares_with_golden(tiny):
     compared = {"js.forget", "js.retain", "agreement.forget", "agreement.retain", "misplaced"}
     assert {path for path, n in counts.items() if n == 2} == compared
     assert {path for path, n in counts.items() if n == 3} == counts.keys() - compared
+
+
+def test_a_golden_network_that_knows_the_forget_classes_makes_no_band_and_is_marked(tiny, caplog):
+    experiment, audited, block = tiny
+    golden = experiment.variant(seed=4).finished_golden()
+    answers = torch.tensor(golden.metrics["golden"]["confusion"]).sum(1).diag().tolist()  # right on everything
+    amend_run(golden, golden.metrics | {"golden": golden.metrics["golden"] | {"confusion": answers}})
+    again = audit_run(experiment, audited, seeds=[3, 4, 6]).metrics["audit"]
+    assert again["golden_knows_forget"] == [4]
+    assert again["probe"]["band"]["golden"]["n"] == block["probe"]["band"]["golden"]["n"] - 1
+    assert again["probe"]["band"]["original"] == block["probe"]["band"]["original"]
+    assert "golden of seeds [4] knows the forget classes" in caplog.text
+    assert "golden, knows F" in audit_table({"run": again})
+    assert "golden" in audit_table({"run": block})
 
 
 def test_each_golden_network_relearns_towards_the_target_of_its_own_original(tiny):

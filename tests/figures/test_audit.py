@@ -200,8 +200,8 @@ def test_each_bias_of_the_walk_is_drawn_over_the_epochs_in_the_look_of_its_group
 
 
 def test_the_walk_marks_the_first_epoch_in_which_the_groups_are_apart():
-    figure = plot_walk(SHIFTS, [1, 3], "walk", needed=3.5)
+    figure = plot_walk(SHIFTS, [1, 3], "walk", needed=2.5)
     assert figure.axes[0].lines[-1].get_xdata() == [2, 2]
-    assert "from epoch 2 on 3.5 apart" in entries(figure.legends[0])
+    assert "from epoch 2 on 2.5 apart" in entries(figure.legends[0])
     assert not figure.axes[0].texts  # nothing lies on a curve
     assert len(plot_walk(SHIFTS, [1, 3], "walk", needed=100).axes[0].lines) == 4

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import nn
 
 from unlearn_lib.common import log
-from unlearn_lib.evaluation import score, table
+from unlearn_lib.evaluation import knows_forget, score, table
 from unlearn_lib.networks import (
     Run,
     amend_run,
@@ -58,15 +58,6 @@ def load_backbone(model: nn.Module, name: str, weights: str) -> None:
     head = copy.deepcopy(model.get_submodule(find_head(model)).state_dict())
     apply_weights(model, read_weights(name, weights), weights)
     model.get_submodule(find_head(model)).load_state_dict(head)
-
-
-def knows_forget(golden: dict) -> bool:
-    """Return whether a golden network is right on forget pictures far above chance, so that it is no standard.
-
-    golden: its block of metrics. A network that never saw the classes answers with one by chance, 1 / K, or less.
-    """
-    accuracy = golden["forget_accuracy"]
-    return accuracy is not None and accuracy > max(0.05, 2 / len(golden["per_class_accuracy"]))
 
 
 @dataclass(frozen=True)
