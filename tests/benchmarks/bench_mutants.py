@@ -231,7 +231,7 @@ auditing/verdict.py: auditing/test_verdict
 - [read(pair[kind], row
 + [read(pair["golden"], row
 - experiment.new_model(STRANGER)
-+ experiment.new_model()
++ experiment.new_model(0)
 - band['mean']) / band['std']:+.1f
 + band['mean']) / band['mean']:+.1f
 sweep/grid.py: sweep/test_sweep
