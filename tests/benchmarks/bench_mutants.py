@@ -32,8 +32,6 @@ FAULTS = r"""
 figures/audit.py: figures/test_audit
 - xlabel="linear probe finds the forget classes", ylabel="retain accuracy"
 + xlabel="retain accuracy", ylabel="linear probe finds the forget classes"
-- for name in ("masked", "golden")}
-+ for name in ("golden", "masked")}
 - ["relearn"]["curve"]["unlearned"]
 + ["relearn"]["curve"]["golden"]
 - names = {"FA": "forget accuracy, % (low is good)", "RA": "retain accuracy, % (high is good)"}
@@ -263,7 +261,7 @@ experiment/steps.py: experiment/test_experiment experiment/test_run_folders
 + (seconds["unlearn"] or 0)
 - audit = None if is_another else metrics["audit"]
 + audit = metrics["audit"]
-experiment/experiment.py: experiment/test_experiment experiment/test_run_folders
+experiment/experiment.py: experiment/test_experiment test_bites
 - forget, layer=layer, seed=self.seed, on_step=watch
 + forget, layer=layer, on_step=watch
 - self.forget_classes, seed=self.seed)
