@@ -4,6 +4,7 @@ Names or numbers of notebooks (`03 05`) choose some of them. Runs lie in an empt
 figures go to the repository's figures/ unless $UNLEARN_FIGURES names another folder.
 """
 
+import base64
 import os
 import sys
 import tempfile
@@ -38,6 +39,7 @@ def execute(path: Path) -> None:
     where = {"metadata": {"path": str(HERE)}}
     NotebookClient(notebook, timeout=900, resources=where, coalesce_streams=True).execute()
     tidy(notebook)
+    attach_figure(notebook)
     nbformat.write(notebook, path)
 
 
@@ -52,6 +54,14 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
                 output.data = {"text/plain": PANEL}
             if output.output_type == "stream":
                 output.text = output.text.replace(os.environ["UNLEARN_RUNS"], "runs")
+
+
+def attach_figure(notebook: nbformat.NotebookNode) -> None:
+    """Renew notebook 4's figure in the panel's page: Voila shows no file from outside the notebook's folder."""
+    figure = Path(os.environ["UNLEARN_FIGURES"], "04_per_class.png")
+    for cell in notebook.cells:
+        if "per_class.png" in cell.get("attachments", {}) and figure.is_file():
+            cell.attachments["per_class.png"]["image/png"] = base64.b64encode(figure.read_bytes()).decode()
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_files_that_are_no_python_are_installed_too():
     others = {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+        if path.is_file() and path.suffix not in (".py", ".md") and "__pycache__" not in path.parts
     }
     assert others == declared
     assert "py.typed" in others

@@ -249,7 +249,7 @@ class Experiment:
         """Return the model trained from the same start without the forget classes; it keeps all K outputs."""
         if not len(self.dataset.train):
             raise UserError(f"golden: {self.dataset.name} has no training pictures here to train one on")
-        return self._train(self.checked_forget())
+        return self._train(self.checked_forget)
 
     def _train(self, forget: list[int]) -> Run:
         """Return the original's run, or golden's where classes are left out: found, or trained and evaluated."""
@@ -314,8 +314,9 @@ class Experiment:
             log.info("%s starts from %s", "golden" if forget else "original", kind)
         return kind
 
+    @functools.cached_property
     def checked_forget(self) -> list[int]:
-        """Return the classes to forget. Raises UserError where none or all are given."""
+        """The classes to forget. Raises UserError where none or all are given."""
         return check_forget(self.forget_classes, self.dataset.num_classes)
 
     def original(self) -> Run:
@@ -401,6 +402,7 @@ class Experiment:
             tensors, facts = cached(path, key, make, force=self.force)
         return Impressions(layer, tensors["x"], tensors["labels"], asked.recipe, facts["seconds"])
 
+    @networks.traced_once()
     def unlearn(
         self,
         method: str | Unlearning = "neggrad+",
@@ -431,9 +433,7 @@ class Experiment:
 
     def unlearned_name(self, unlearning: Unlearning, version: str | None = None) -> str:
         """Return the name of an unlearned run's folder."""
-        return self.run_name(
-            "unlearned", networks.class_code(self.checked_forget()), unlearning.method, version=version
-        )
+        return self.run_name("unlearned", networks.class_code(self.checked_forget), unlearning.method, version=version)
 
     def find_unlearned(self, unlearning: Unlearning, version: str | None = None) -> Run | None:
         """Return the finished run of an unlearning; a run is found by what was asked for.
@@ -466,7 +466,7 @@ class Experiment:
         Raises:
             Stopped: `on_step` returned False before there was a result.
         """
-        forget = self.checked_forget()
+        forget = self.checked_forget
         original = self.original()
         model = self.load(original)
         layer = unlearning.find_layer(model)
@@ -548,7 +548,7 @@ class Experiment:
         version = version or self.version or None
         arguments = {
             **{name: value for name, value in original.arguments.items() if name not in ELSEWHERE},
-            "forget": self.checked_forget(),
+            "forget": self.checked_forget,
             "method": unlearning.method,
             "layer": unlearning.layer,
             "version": version,
@@ -565,7 +565,7 @@ class Experiment:
 
     def check_unlearning(self, unlearning: Unlearning) -> None:
         """Raise UserError for an unlearning that does not suit the network; no trained network is needed."""
-        self.checked_forget()
+        self.checked_forget  # noqa: B018, raises for none and for all
         unlearning.check_network(self.new_model().eval())
 
     def arguments(self, forget: list[int]) -> dict:

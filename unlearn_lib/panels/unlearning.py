@@ -297,7 +297,7 @@ def unlearning_panel(experiment: Experiment, font: int = 14) -> UnlearningPanel:
 
     def compute(unlearning: Unlearning, forget: list[int], on_step: OnStep) -> Unlearned:
         chosen = variant(forget)
-        chosen.checked_forget()
+        chosen.checked_forget  # noqa: B018, raises for none and for all
         unlearned = chosen.compute(unlearning, on_step, judge_at(unlearning.layer))
         if golden := chosen.finished_golden():
             add_golden(unlearned, golden)

@@ -115,7 +115,7 @@ def find_row(place: Place, point: dict, seeds: list[int], checked: set) -> dict 
         if what not in checked:
             experiment.check_unlearning(unlearning)
             checked.add(what)
-        experiment.checked_forget()
+        experiment.checked_forget  # noqa: B018, raises for none and for all
     except Exception as error:
         return failed_row(point, describe_error(error))
 
