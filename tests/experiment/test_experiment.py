@@ -223,3 +223,10 @@ def test_a_run_of_an_original_that_was_trained_again_is_not_found(tmp_path):
     again.train()
     with pytest.raises(UserError, match="trained again since"):
         first.find_unlearned(Unlearning("mask"))
+
+
+def test_the_default_unlearning_is_not_a_run_that_was_asked_for_at_another_layer(trained):
+    run = trained.unlearn("distill", layer="fc2", samples=3, epochs=1, version="asked")
+    assert run.config["asked_layer"] == "fc2"
+    with pytest.raises(UserError, match="layer: got fc3, but .* was made with fc2"):
+        trained.find_unlearned(Unlearning("distill", samples=3, epochs=1), "asked")
