@@ -235,3 +235,10 @@ def test_kept_activations_know_which_pictures_do_not_open(run, tmp_path):
     lazy.test.images.readable[:] = True  # as in a new process, before any picture is read
     load_activations(run, net, lazy, "hidden")
     assert (~lazy.test.readable).nonzero().flatten().tolist() == [7]
+
+
+def test_activations_of_two_layers_are_kept_side_by_side(run, monkeypatch):
+    monkeypatch.setattr(evaluation, "SMALL", 0)
+    for layer in ("hidden", "head"):
+        load_activations(run, tiny_network(4).eval(), tiny_data(), layer)
+    assert len([*run.path.glob("activations-*.safetensors")]) == 2

@@ -18,6 +18,7 @@ from unlearn_lib.store import (
     cached,
     digest,
     load_kept,
+    load_tensors,
     lock_folder,
     read_json,
     save_kept,
@@ -156,3 +157,19 @@ def test_a_disk_that_refuses_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="runs-root: .* cannot be written"):
         write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_facts_that_differ_from_what_was_written_are_not_used(tmp_path):
+    path = tmp_path / "facts.json"
+    save_kept(path, {"a": 1}, {}, {"accuracy": 0.25})
+    assert load_kept(path, {"a": 1}) == ({}, {"accuracy": 0.25})
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    assert load_kept(path, {"a": 1}) is None
+
+
+def test_tensors_that_differ_from_what_was_written_are_damaged(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_tensors(path, {"x": torch.ones(4)})
+    path.write_bytes(path.read_bytes()[:-1] + b"\x40")  # the last number becomes a larger one
+    with pytest.raises(UserError, match="damaged"):
+        load_tensors(path)

@@ -19,11 +19,13 @@ from unlearn_lib import (
     evaluate,
     open_experiment,
     open_run,
+    predict_logits,
     probe_forget_classes,
     relearn_curve,
     relearn_time,
     trained_seeds,
     verdict,
+    zrf,
 )
 from unlearn_lib.__main__ import main
 from unlearn_lib.auditing import golden_band
@@ -443,3 +445,11 @@ def test_a_variant_of_another_seed_shares_the_data_of_an_audit(experiment):
 def test_a_reopened_experiment_is_refused_for_other_classes(experiment, audited):
     with pytest.raises(UserError, match=r"forget: got \[5\]"):
         audit_run(open_experiment(audited, forget=[5]), audited)
+
+
+def test_zrf_compares_with_a_network_of_a_seed_that_nobody_trains(tiny):
+    experiment, _, block = tiny
+    original = experiment.load(experiment.finished_original())
+    pictures = experiment.dataset.test.only(FORGET).images
+    logits = [predict_logits(net, pictures, experiment.dataset) for net in (original, experiment.new_model(1000))]
+    assert block["zrf"]["original"] == zrf(*logits)

@@ -7,6 +7,7 @@ from torchvision.models import AlexNet_Weights, EfficientNet_B0_Weights, ViT_B_1
 from unlearn_lib.data import Data, Split, folders
 from unlearn_lib.data.folders import read_folder
 from unlearn_lib.data.pictures import Pictures, open_picture
+from unlearn_lib.data.splits import resize_pictures
 from unlearn_lib.networks import Framing, find_framing
 
 FRAMING = Framing((3, 12, 12))
@@ -146,3 +147,10 @@ def test_what_is_no_picture_is_named(tmp_path, content):
     bad = Pictures([tmp_path / "bad.jpg"], FRAMING)
     assert not bad[0].any()
     assert not bad.readable.any()
+
+
+def test_colours_become_grey_by_their_luminance():
+    colours = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    for i in range(3):
+        colours[i, i] = 255  # red, green, blue
+    assert resize_pictures(colours, (1, 2, 2))[:, 0, 0, 0].tolist() == [76, 150, 29]

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from unlearn_lib import Experiment, Unlearning, UserError, open_experiment, open_run
-from unlearn_lib.experiment import Stopped, experiment
-from unlearn_lib.networks import class_code
+from unlearn_lib.evaluation import Judge
+from unlearn_lib.experiment import Stopped, comparison_table, experiment
+from unlearn_lib.networks import amend_run, class_code
 from unlearn_lib.store import write_json
 
 FORGET = [1, 3]
@@ -176,3 +177,56 @@ def test_each_argument_of_an_unlearning_is_checked_once(trained, monkeypatch):
     monkeypatch.setattr("unlearn_lib.options.check_number", count)
     trained.unlearn("distill", samples=6, lr=0.01, version="once")
     assert sorted(names) == ["lr", "samples"]
+
+
+def test_a_run_has_goldens_seconds_and_its_scores_on_the_same_classes(trained):
+    golden = trained.golden().metrics
+    metrics = trained.unlearn("mask", version="golden").metrics
+    assert metrics["seconds"]["golden"] == golden["seconds"]["golden"] > 0
+    assert golden["seconds"]["train"] is None
+    assert metrics["golden"] == golden["golden"]
+    assert metrics["golden"]["forget_accuracy"] is not None
+
+
+def test_the_comparison_has_the_seconds_of_each_network(trained):
+    run = trained.unlearn("distill", samples=3, epochs=1, version="seconds")
+    metrics = run.metrics
+    seconds = {"train": 5.0, "golden": 7.0, "impressions": 2.0, "unlearn": 0.5}
+    table = comparison_table([amend_run(run, metrics | {"seconds": seconds})])
+    assert table["seconds"].tolist() == [5.0, 0.0, 2.5, 7.0]
+    accuracies = [100 * metrics[name]["retain_accuracy"] for name in ("original", "masked", "unlearned", "golden")]
+    assert table["retain"].tolist() == pytest.approx(accuracies, abs=0.01)
+
+
+def test_carry_over_of_a_run_has_its_seed(trained, monkeypatch):
+    seeds = []
+    passed = {"forget_mass": 0.0, "retain_agreement": 1.0}
+    monkeypatch.setattr(experiment, "carry_over", lambda *args, seed=0, **kwargs: seeds.append(seed) or passed)
+    other = trained.variant(seed=3)
+    other.train()
+    other.unlearn("mask")
+    assert seeds == [3]
+
+
+def test_a_judge_of_another_layer_judges_nothing(trained):
+    judge = Judge.of_original(trained.original(), trained.load(trained.original()), trained.dataset, "fc3")
+    unlearning = Unlearning("distill", layer="fc2", samples=3, epochs=2)
+    with_judge, without = (trained.compute(unlearning, judge=each) for each in (judge, None))
+    assert with_judge.metrics["unlearned"] == without.metrics["unlearned"]
+
+
+def test_a_run_of_an_original_that_was_trained_again_is_not_found(tmp_path):
+    first = Experiment("lenet5", "digits", FORGET, train_epochs=1, runs_root=tmp_path)
+    first.train()
+    first.unlearn("mask")
+    again = first.variant(train_lr=1e-3, force=True)
+    again.train()
+    with pytest.raises(UserError, match="trained again since"):
+        first.find_unlearned(Unlearning("mask"))
+
+
+def test_the_default_unlearning_is_not_a_run_that_was_asked_for_at_another_layer(trained):
+    run = trained.unlearn("distill", layer="fc2", samples=3, epochs=1, version="asked")
+    assert run.config["asked_layer"] == "fc2"
+    with pytest.raises(UserError, match="layer: got fc3, but .* was made with fc2"):
+        trained.find_unlearned(Unlearning("distill", samples=3, epochs=1), "asked")

@@ -8,6 +8,7 @@ from unlearn_lib import (
     lab_grid,
     lab_run,
     make_impressions,
+    presets,
 )
 
 
@@ -60,3 +61,25 @@ def test_the_lab_has_sixteen_outcomes_and_reads_them_again(experiment):
     assert len(grid) == 16
     assert grid.index.is_unique
     assert lab_grid(experiment, samples=5, epochs=3).equals(grid)
+
+
+def test_the_labs_grid_is_what_each_combination_gives(experiment):
+    grid = lab_grid(experiment, samples=5, epochs=3)
+    chosen = ("calibrated", "trained", "prose", 0.0)
+    block = lab_run(experiment, *chosen, samples=5, epochs=3)
+    assert tuple(grid.loc[chosen, ["FA", "RA"]]) == (block["forget_accuracy"], block["retain_accuracy"])
+
+
+def test_the_lab_uses_the_experiments_seed_and_the_choices(experiment, monkeypatch):
+    made = []
+
+    def watch(*args, **choices):
+        made.append(choices)
+        return ZeroShotUnlearner(*args, **choices)
+
+    monkeypatch.setattr(presets, "ZeroShotUnlearner", watch)
+    seeded = experiment.variant(seed=3)
+    monkeypatch.setattr(type(seeded), "original", lambda self: experiment.train())
+    lab_run(seeded, signs="prose", smoothing=0.0, samples=3, epochs=1)
+    assert made[0]["seed"] == 3
+    assert made[0]["switches"] == Switches(prose_signs=True, smoothing=0.0, weights=False)

@@ -77,7 +77,8 @@ def test_growth_is_drawn_as_measured_with_the_states_of_its_steps(experiment):
 
 
 def test_each_recipe_has_its_mean_of_each_measure():
-    diagnoses = {"calibrated": DIAGNOSIS, "natural": DIAGNOSIS * 2, "published": DIAGNOSIS * 100}
+    three = pd.concat([DIAGNOSIS.mul(3), DIAGNOSIS * 0, DIAGNOSIS * 0])  # of a mean that is not the median
+    diagnoses = {"calibrated": three, "natural": DIAGNOSIS * 2, "published": DIAGNOSIS * 100}
     figure = plot_recipes(diagnoses, "recipes")
     means = {"confidence": 0.85, "norm": 2.5, "infeasible": 0.175, "cosine": -0.05}
     for axis in figure.axes:

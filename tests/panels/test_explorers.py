@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from unlearn_lib import ComparisonPanel, ImpressionExplorer, UserError, comparison_panel, impression_explorer
+from unlearn_lib.figures import plot_pictures
 from unlearn_lib.panels import compare
 
 CLASSES = ["ant", "bee"]
@@ -182,3 +183,11 @@ def test_runs_that_take_their_pictures_otherwise_are_not_compared(experiment, tm
     monkeypatch.setattr(compare, "find_framing", lambda model, weights: weights)
     panel.refresh.click()
     assert len(panel.first.options) == 1
+
+
+def test_a_changed_picture_is_named_by_the_first_answer_and_the_second(comparison, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(compare, "plot_pictures", lambda *args, **kwargs: drawn.append(args) or plot_pictures(*args))
+    comparison.view.value = "pictures"
+    assert [" ".join(name.split()) for name in drawn[-1][1]] == [f"{CLASSES[0]} → {CLASSES[1]}"]
+    assert len(drawn[-1][0]) == 1

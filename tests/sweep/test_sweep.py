@@ -316,3 +316,18 @@ def test_two_grids_of_one_file_name_have_tables_of_their_own(swept, tmp_path):
         assert main(["sweep", str(tmp_path / folder / "same.toml"), "--runs-root", str(swept[0])]) == 0
     tables = [pd.read_csv(path) for path in (swept[0] / "sweeps").glob("same-*.csv")]
     assert sorted(table["method"].item() for table in tables) == ["mask", "neggrad+"]
+
+
+def test_the_leaderboard_by_hand():
+    common = {"model": "lenet5", "data": "digits", "method": "mask", "status": "made", "golden_forget_accuracy": 0.1}
+    retain = [0.2, 0.2, 0.8, 0.9]
+    golden = [0.5, 0.6, 1.0, 1.0]
+    relearn = [1.0, 2.0, 30.0, None]
+    shares = {"unlearned_retain_accuracy": retain, "golden_retain_accuracy": golden, "relearn": relearn}
+    rows = pd.DataFrame([common | {"run": i, "seed": i} for i in range(4)]).assign(**shares)
+    board = leaderboard(rows, "relearn").iloc[0]
+    assert (board["RA"], board["golden"]) == pytest.approx((np.mean(retain), np.mean(golden)))
+    assert (board["RA_std"], board["golden_std"]) == pytest.approx((np.std(retain, ddof=1), np.std(golden, ddof=1)))
+    assert np.isnan(board["relearn"]) and np.isnan(board["relearn_std"])
+    some = leaderboard(rows.iloc[:3], "relearn").iloc[0]
+    assert some["relearn"] == 11  # the mean and not the median

@@ -1,4 +1,5 @@
 import copy
+import importlib
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from unlearn_lib.networks import split
 from unlearn_lib.zeroshot import HeldOutInputs, describe_carry_over, make_held_out_inputs
 
 FORGET = [1, 2, 3, 4]
+carry_over_room = importlib.import_module("unlearn_lib.zeroshot.carry_over")  # its function has the same name
 
 
 def network_with_common_features():
@@ -136,3 +138,35 @@ def test_make_held_out_inputs_have_the_shape_of_the_layers_inputs(side):
     net.input_shape = (1, side, side)
     made = make_held_out_inputs(net, "2", [1])
     assert all(x.shape[1:] == (4, side, side) for x in (*made.hard, made.drawn))
+
+
+def test_held_out_inputs_share_no_draw_with_impressions_or_drawn_pictures_of_their_seed(model, monkeypatch):
+    seeds = []
+
+    def watch(name, place):
+        original = getattr(carry_over_room, name)
+
+        def run(*args, **kwargs):
+            seeds.append(kwargs["seed"] if place is None else args[place])
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(carry_over_room, name, run)
+
+    watch("optimise_impressions", None)
+    watch("draw_pictures", 2)
+    make_held_out_inputs(model, "fc3", [1, 3], seed=5)
+    assert seeds == [10_012] * 3
+
+
+def test_carry_over_is_the_worst_over_all_batches():
+    original = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    original.input_shape = (1, 1, 2)
+    unlearned = copy.deepcopy(original)
+    original[1].weight.data = torch.eye(2)
+    unlearned[1].weight.data = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    forget, unsure, retain = torch.tensor([[[1.0, 3.0]], [[3.0, 2.0]], [[3.0, 1.0]]]).view(3, 1, 1, 1, 2)
+    batches = [torch.cat([forget, retain]), torch.cat([forget, unsure]), torch.cat([forget, retain, unsure])]
+    shares = carry_over(original, unlearned, "input", [1], inputs=HeldOutInputs(batches, retain.expand(25, 1, 1, 2)))
+    assert shares == {"forget_mass": 1.0, "retain_agreement": 0.0}
+    shares = carry_over(unlearned, original, "input", [1], inputs=HeldOutInputs(batches, retain.expand(25, 1, 1, 2)))
+    assert shares == {"forget_mass": 1.0, "retain_agreement": 1.0}

@@ -6,6 +6,7 @@ from tiny import tiny_data, tiny_network
 
 from unlearn_lib import ZeroShotUnlearner, draw_pictures, evaluate, fit, make_impressions
 from unlearn_lib.common import UserError
+from unlearn_lib.zeroshot import drawn as drawn_room
 from unlearn_lib.zeroshot.drawn import turn_towards_classes
 
 
@@ -93,3 +94,16 @@ def test_turn_towards_classes_makes_the_network_see_them(net):
 def test_other_methods_accept_drawn_inputs_too(net, drawn, data, method):
     unlearned, _, _ = ZeroShotUnlearner(net, drawn, [1], method=method).unlearn()
     assert evaluate(unlearned, data, [1])["forget_accuracy"] <= 0.05
+
+
+def test_drawn_inputs_pass_their_seed_on(net, monkeypatch):
+    seeds = []
+
+    def watch(name, place):
+        original = getattr(drawn_room, name)
+        monkeypatch.setattr(drawn_room, name, lambda *args: seeds.append((name, args[place])) or original(*args))
+
+    watch("draw_pictures", 2)
+    watch("turn_towards_classes", 5)
+    drawn_room.drawn_inputs(net, "hidden", 1, seed=7)
+    assert seeds == [("draw_pictures", 7), ("turn_towards_classes", 7)]
