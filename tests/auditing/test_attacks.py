@@ -344,3 +344,10 @@ def test_a_network_of_nan_has_no_audit(trained, data):
         broken.head.bias[0] = math.nan
     with pytest.raises(ValueError, match="model: its logits are not numbers"):
         audit_of(broken, data)
+
+
+def test_membership_of_forget_classes_passes_its_seed_on(monkeypatch):
+    seeds = []
+    monkeypatch.setattr("unlearn_lib.auditing.attacks.membership", lambda *losses, seed=0: seeds.append(seed))
+    membership_forget(tiny_network().eval(), tiny_data(), [1, 3], seed=7)
+    assert seeds == [7]

@@ -20,7 +20,15 @@ from unlearn_lib import (
 )
 from unlearn_lib.common import UserError
 from unlearn_lib.zeroshot import Impressions, inner_layers
-from unlearn_lib.zeroshot.deep import code_loss, hinge_loss, make_codes, reinitialised_from, train_student
+from unlearn_lib.zeroshot.deep import (
+    HINGE,
+    code_loss,
+    hinge_loss,
+    make_codes,
+    reinitialised_from,
+    student_losses,
+    train_student,
+)
 
 FORGET = [1]
 
@@ -197,3 +205,44 @@ def test_reinitialised_from_and_train_student_depend_on_their_seed(net, drawn):
         for s in (0, 0, 1)
     ]
     assert runs[0] == runs[1] != runs[2]
+
+
+def test_deep_makes_and_trains_its_student_from_the_seed_of_the_unlearning(net, drawn, monkeypatch):
+    seen = {}
+
+    def catch(teacher, student, layer, x, forget, **numbers):
+        seen.update(numbers, student=copy.deepcopy(student))
+        yield 0.0, 0.0
+
+    monkeypatch.setattr("unlearn_lib.zeroshot.methods.train_student", catch)
+    ZeroShotUnlearner(net, drawn, FORGET, method="deep", seed=5).unlearn()
+    expected, other = (reinitialised_from(net, "hidden", seed).head.weight for seed in (5, 0))
+    assert seen["seed"] == 5
+    assert torch.equal(seen["student"].head.weight, expected)
+    assert not torch.equal(expected, other)
+
+
+@pytest.mark.parametrize("sees_forget, is_pulled", [(True, True), (False, False)])
+def test_features_are_pulled_where_the_teacher_sees_a_forget_class(sees_forget, is_pulled):
+    forget = torch.tensor([False, True, False, True])
+    logits = torch.where(forget == sees_forget, 20.0, -20.0).expand(6, 4)
+    features = torch.ones(6, 8)
+    codes = {"head": (torch.zeros(4, 8).index_fill(0, torch.tensor([0, 2]), 1.0), 1.0)}
+    answers = torch.zeros(6, 4)
+    losses = student_losses(lambda x: logits, lambda x: (answers, {"head": 3 * features}), features, forget, codes, 0.0)
+    pull = losses[0] - HINGE * hinge_loss(answers, forget)
+    assert (pull > 1) == is_pulled
+
+
+def test_inputs_are_drawn_by_the_inverse_root_of_how_many_share_their_answer(net, drawn, monkeypatch):
+    chances = []
+
+    def catch(weights, *given, multinomial=torch.multinomial, **named):
+        chances.append(weights)
+        return multinomial(weights, *given, **named)
+
+    monkeypatch.setattr(torch, "multinomial", catch)
+    ZeroShotUnlearner(net, drawn, FORGET, method="deep", epochs=1).unlearn()
+    counts = net.head(net.act(net.hidden(drawn.x))).argmax(1).bincount().double()
+    answers = net.head(net.act(net.hidden(drawn.x))).argmax(1)
+    assert torch.allclose(chances[0], counts[answers] ** -0.5)
