@@ -280,7 +280,7 @@ experiment/experiment.py: experiment/test_experiment test_bites
 + metrics["seconds"]["train"] = seconds
 - "recipe": asked.recipe, "steps": steps, "seed": self.seed}
 + "recipe": asked.recipe, "steps": steps, "seed": 0}
-networks/runs.py: networks/test_runs experiment/test_run_folders
+networks/runs.py: networks/test_runs experiment/test_run_folders test_bites
 - if len(row) > 2 else
 + if len(row) > 1 else
 - if old.get(name) != new.get(name):
@@ -321,7 +321,7 @@ networks/small.py: networks/test_zoo training/test_training
 networks/zoo.py: networks/test_zoo test_bites
 - torch.manual_seed(check_seed(seed))
 + torch.manual_seed(0)
-networks/splitting.py: networks/test_splitting
+networks/splitting.py: networks/test_splitting networks/test_zoo test_bites
 - x = graph.call_method("clone", (graph.placeholder("x"),))
 + x = graph.placeholder("x")
 - if len(values) != 1:

@@ -393,3 +393,51 @@ def test_no_function_here_or_in_unlearning_takes_pictures():
         assert not {"Data", "Split", "load_data"} & set(vars(room))
         for _, function in inspect.getmembers(room, inspect.isfunction):
             assert not {"data", "images", "pictures", "loader"} & set(inspect.signature(function).parameters)
+
+
+def test_targets_do_not_depend_on_what_all_rows_of_the_head_have_in_common():
+    rows = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(5).repeat_interleave(3)
+    first, shifted = (
+        soft_targets(each, labels, tuple(torch.Generator().manual_seed(i) for i in (2, 3)))
+        for each in (rows, rows + torch.linspace(-3, 3, 12))
+    )
+    assert torch.allclose(first, shifted, atol=1e-4)
+
+
+def test_impressions_start_from_noise_of_their_seed(model):
+    made = make_impressions(model, "fc3", samples=2, recipe="published", steps=0, seed=5)
+    assert torch.equal(made.x, torch.randn(20, 84, generator=torch.Generator().manual_seed(5)))
+
+
+def test_targets_are_drawn_from_the_seed(model, monkeypatch):
+    seeds = []
+
+    def catch(rows, labels, draws):
+        seeds.extend(draw.initial_seed() for draw in draws)
+        return soft_targets(rows, labels, draws)
+
+    monkeypatch.setattr("unlearn_lib.zeroshot.impressions.soft_targets", catch)
+    make_impressions(model, "fc3", samples=2, seed=5)
+    assert seeds == [7, 8]
+
+
+def test_confidence_is_the_mean_probability_of_the_class(model):
+    x = torch.rand(6, 84, generator=torch.Generator().manual_seed(0)) * 9
+    labels = torch.tensor([1, 1, 1, 3, 3, 3])
+    found = diagnose(model, Impressions("fc3", x, labels, "natural", 0.0))["confidence"]
+    p = model.fc3(x).softmax(1)
+    assert found.loc[1] == pytest.approx(p[:3, 1].mean().item(), rel=1e-4)
+    assert found.loc[3] == pytest.approx(p[3:, 3].mean().item(), rel=1e-4)
+
+
+def test_responsive_layers_pass_their_seed_on(model, monkeypatch):
+    seeds = []
+
+    def catch(*given, seed=0, **named):
+        seeds.append(seed)
+        return make_impressions(*given, seed=seed, **named)
+
+    monkeypatch.setattr("unlearn_lib.zeroshot.impressions.make_impressions", catch)
+    responsive_layers(model, layers=["fc3"], tries=1, seed=9)
+    assert seeds == [9]
