@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from unlearn_lib import Experiment, __version__, describe_preset, from_preset, make_model
+from unlearn_lib import Experiment, UserError, __version__, describe_preset, from_preset, make_model
 from unlearn_lib import __main__ as shell_module
 from unlearn_lib.__main__ import STEPS, TRAINING_NUMBERS, brief_json, main, make_parser, program
 from unlearn_lib.common import redirect_progress
@@ -412,3 +412,17 @@ def test_three_commands_lead_from_a_folder_and_weights_to_an_unlearned_model_and
     assert (folder / "per_class.png").is_file()
     assert metrics["golden"]["forget_accuracy"] == 0
     assert sum(map(sum, metrics["unlearned"]["confusion"])) == 10  # two of each class
+
+
+def test_audit_passes_its_layer_and_its_folder_on(trained, tmp_path, monkeypatch):
+    seen = {}
+
+    def stop(experiment, run, **given):
+        seen.update(given, data_root=experiment.data_root)
+        raise UserError("audit: stopped")
+
+    assert trained("unlearn", *LENET, *FORGET, "--method", "mask")[0] == 0
+    monkeypatch.setattr("unlearn_lib.auditing.audit_run", stop)
+    words = ["audit", "--run", "lenet5-digits-unlearned-1-4-mask-s0", "--layer", "fc2", "--data-root", str(tmp_path)]
+    assert trained(*words)[0] == 2
+    assert seen == {"layer": "fc2", "data_root": str(tmp_path), "seeds": None, "force": False}

@@ -140,7 +140,7 @@ zeroshot/carry_over.py: zeroshot/test_carry_over
 + {"forget_mass": min(masses
 - WIDEST) for side in size)), seed)
 + WIDEST) for side in size)))
-zeroshot/methods.py: zeroshot/test_unlearner
+zeroshot/methods.py: zeroshot/test_unlearner zeroshot/test_deep experiment/test_presets
 - head.weight[forget] = 0
 + pass
 - log_p.masked_fill(forget, -torch.inf).logsumexp(1)
